@@ -1,0 +1,132 @@
+"""The command line as data: which file of each group, and which value of each key.
+
+Text and paths are taken letter by letter, so that no prompt needs quoting beyond the shell's:
+hydra's grammar, which gives a meaning to `,` `(` `'` `=` `$` and more, never sees them. All other
+values are read by it, and it puts the files of `conf/` together.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from splat_esd.errors import UsageError
+from splat_esd.paths import CONF
+
+TEXT_KEYS = ("prompt", "negative_prompt")
+PATH_KEYS = ("out", "resume", "init.path", "prior.path", "from")
+
+
+class ConfigError(UsageError):
+    """A key, a value or a prompt is wrong."""
+
+
+def did_you_mean(word: str, known: Iterable[str], *, prefix: str = "") -> str:
+    """Returns `; did you mean X?` for the known word that is nearest, or nothing."""
+    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {prefix}{close[0]}?" if close else ""
+
+
+def split_overrides(overrides: Sequence[str]) -> tuple[dict[str, str], dict[str, Any]]:
+    """Returns the choices of groups and the values of keys, in the order given.
+
+    Text and paths are the rest of the argument, letter by letter; all else has hydra's grammar.
+
+    Raises:
+        ConfigError: If an argument is no `key=value`, or names a choice that does not exist.
+    """
+    groups: dict[str, str] = {}
+    values: dict[str, Any] = {}
+    for argument in overrides:
+        key, equals, text = argument.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", key):
+            raise ConfigError(_no_setting(argument))
+        if key in TEXT_KEYS:
+            values[key] = _text(key, text)
+        elif key in PATH_KEYS:
+            values[key] = None if text == "null" else _text(key, text)
+        elif key in _groups():
+            groups[key] = _choice(key, text)
+        else:
+            values[key] = _value(key, text)
+    return groups, values
+
+
+def compose(groups: dict[str, str]) -> dict[str, Any]:
+    """Returns the values of `conf/` under the given choices of groups, unchecked."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        tree = compose("generate", [f"{group}={choice}" for group, choice in groups.items()])
+    return OmegaConf.to_container(tree, resolve=True)
+
+
+def assign(data: dict[str, Any], key: str, value: Any) -> None:
+    """Sets a dotted key in nested sections, in place; a section is merged into.
+
+    Raises:
+        ConfigError: If the key leads through something that is no section.
+    """
+    *sections, name = key.split(".")
+    for section in sections:
+        data = data.setdefault(section, {})
+        if not isinstance(data, dict):
+            raise ConfigError(f"unknown key {key}: {section} holds one value, no keys.")
+    if isinstance(value, dict) and isinstance(data.get(name), dict):
+        for inner, item in value.items():
+            assign(data[name], str(inner), item)
+    else:
+        data[name] = value
+
+
+def _groups() -> list[str]:
+    return sorted(path.name for path in CONF.iterdir() if path.is_dir())
+
+
+def _choice(group: str, text: str) -> str:
+    choices = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    if text in choices:
+        return text
+    way_out = did_you_mean(text, choices, prefix=f"{group}=")
+    if group == "prior" and ("/" in text or Path(text).exists()):
+        way_out = f"; for a folder or hub id add prior=sd21 prior.path={text}"
+    raise ConfigError(f"{group} has no choice {text!r}, only {', '.join(choices)}{way_out}")
+
+
+def _text(key: str, text: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ConfigError(f"{key} is not valid UTF-8: {text!r}.") from None
+    return text
+
+
+def _value(key: str, text: str) -> Any:
+    """Returns what hydra's grammar reads: 0.5, true, null, [1, 2], {a: 1}, word."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+
+    if key.endswith(".name"):
+        raise ConfigError(f"{key} cannot be set by itself; write {key[: -len('.name')]}={text}")
+    try:
+        override = OverridesParser.create().parse_override(f"{key}={text}")
+    except HydraException:
+        raise ConfigError(
+            f"cannot read {key}={text}; quote text, and close every bracket."
+        ) from None
+    if override.is_sweep_override():
+        raise ConfigError(f"{key} takes one value, got {text}; start a run for each.")
+    return OmegaConf.to_container(OmegaConf.create({"value": override.value()}))["value"]
+
+
+def _no_setting(argument: str) -> str:
+    if argument.startswith(("+", "~")):
+        return f"{argument!r}: keys are neither added nor removed here; write key=value."
+    if argument.startswith("-"):
+        return f"unknown option {argument}; settings are written key=value, see splat-esd --help."
+    if "=" in argument:
+        return f"{argument.partition('=')[0]!r} is no key; settings are written key=value."
+    return f'{argument!r} is no setting; did you mean prompt="{argument}"?'
