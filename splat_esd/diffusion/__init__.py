@@ -1,0 +1,1 @@
+"""Diffusion: the noise schedule, the frozen prior, its LoRA and the prompts."""

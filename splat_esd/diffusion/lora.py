@@ -1,0 +1,108 @@
+"""The LoRA phi: the score of our own renders, learnt on the prior's UNet, with a camera or without."""
+
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from splat_esd.cameras import Cameras
+from splat_esd.diffusion.prior import Prior
+
+TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+CAMERA_NUMBERS = 17  # c2w's sixteen, and the field of view, which c2w does not hold
+
+
+def camera_vector(cameras: Cameras) -> Float[Tensor, "B 17"]:
+    """Returns what phi is told of each camera: c2w row by row, then tan(fovy / 2).
+
+    The last row of c2w holds a 1, so no camera is the null token, which is all zeros.
+    """
+    c2w = cameras.c2w.flatten(1)
+    return torch.cat([c2w, torch.tan(0.5 * cameras.fovy)[:, None]], dim=1)
+
+
+class Phi(nn.Module):
+    """eps_phi(z_t, t, y, c): the prior's UNet plus a LoRA and a camera embedding on its time embedding.
+
+    There is one set of frozen weights. Outside `Phi`'s own passes the adapter is off, and the prior's
+    UNet is bit for bit what was loaded. At the start phi equals the prior: LoRA's B and the camera's
+    last layer are zero.
+
+    Arguments:
+        text: The plain prompt's embedding [1, L, D]: the view-dependent one would tell the null branch
+            where the camera is.
+    References:
+        LoRA (Hu et al., 2021); ProlificDreamer (Wang et al., 2023), Sec. 3.2; ESD
+        (Wang et al., 2024), Sec. 4. https://arxiv.org/abs/2401.00909
+    """
+
+    def __init__(self, prior: Prior, text: Float[Tensor, "1 L D"], *, rank: int, seed: int):
+        from peft import LoraConfig
+
+        super().__init__()
+        self.prior, self.text = prior, text
+        width = prior.unet.time_embedding.linear_2.out_features
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            config = LoraConfig(
+                r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=TARGETS
+            )
+            prior.unet.add_adapter(config, adapter_name="phi")
+            self.camera = nn.Sequential(nn.Linear(CAMERA_NUMBERS, 256), nn.SiLU(), nn.Linear(256, width))
+        nn.init.zeros_(self.camera[2].weight)
+        nn.init.zeros_(self.camera[2].bias)
+        self.camera.to(prior.device)
+        self._lora = {n: p for n, p in prior.unet.named_parameters() if ".phi." in n}
+        for parameter in self._lora.values():
+            parameter.data = parameter.data.float()  # bf16 would swallow its updates
+        self._embedding: Tensor | None = None
+        prior.unet.time_embedding.register_forward_hook(self._add_camera)
+        prior.unet.disable_adapters()
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Returns what phi learns, by name: the LoRA's matrices and the camera embedding."""
+        camera = {f"camera.{name}": p for name, p in self.camera.named_parameters()}
+        return self._lora | camera
+
+    def eps(
+        self,
+        z_t: Float[Tensor, "B C h w"],
+        t: Int[Tensor, " B"],
+        camera: Float[Tensor, "B 17"],
+    ) -> Float[Tensor, "B C h w"]:
+        """Estimates the noise in z_t as our renders would have it; a camera of zeros means no camera."""
+        out = self._denoise(z_t, t, camera)
+        schedule = self.prior.schedule
+        return out if self.prior.prediction == "epsilon" else schedule.eps_from_v(out, z_t, t)
+
+    def loss(
+        self,
+        z: Float[Tensor, "B C h w"],
+        t: Int[Tensor, " B"],
+        eps: Float[Tensor, "B C h w"],
+        camera: Float[Tensor, "B 17"],
+        dropped: Bool[Tensor, " B"],
+    ) -> Float[Tensor, " B"]:
+        """Returns the denoising loss of each sample, in the prior's own prediction; where `dropped`, without a camera."""
+        z_t = self.prior.schedule.add_noise(z, eps, t)
+        out = self._denoise(z_t, t, camera.masked_fill(dropped[:, None], 0.0))
+        return (out - self.prior.target(z, eps, t)).square().mean(dim=(1, 2, 3))
+
+    def _denoise(self, z_t: Tensor, t: Tensor, camera: Tensor) -> Tensor:
+        with self._attached(camera):
+            return self.prior.denoise(z_t, t, self.text.expand(len(z_t), -1, -1))
+
+    @contextmanager
+    def _attached(self, camera: Tensor):
+        """Turns the adapter and the camera embedding on for one pass."""
+        self.prior.unet.enable_adapters()
+        self._embedding = self.camera(camera)
+        try:
+            yield
+        finally:
+            self._embedding = None
+            self.prior.unet.disable_adapters()
+
+    def _add_camera(self, _module, _inputs, output: Tensor) -> Tensor | None:
+        return None if self._embedding is None else output + self._embedding.to(output.dtype)

@@ -1,0 +1,237 @@
+"""The prior: a frozen text-to-image model in diffusers' layout, whatever its size; it speaks eps."""
+
+import json
+import re
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from splat_esd.diffusion.schedule import Schedule
+from splat_esd.errors import EnvironmentProblem, UsageError
+
+PREDICTIONS = ("epsilon", "v_prediction")
+_FILES = ["model_index.json", "*/config.json", "*/scheduler_config.json", "tokenizer/*"]
+_WEIGHTS = ["*/model.safetensors", "*/diffusion_pytorch_model.safetensors"]
+
+
+@dataclass
+class Prior:
+    """A frozen denoiser with its text encoder, its schedule and, unless it works on pixels, its VAE.
+
+    Arguments:
+        source: The folder or hub id it came from; `revision` the commit, or None for a plain folder.
+        prediction: What the UNet's output means, "epsilon" or "v_prediction".
+        dtype: What the UNet computes in; latents and scores are float32 on the outside.
+        vocabulary: The only words it knows, or None if any text will do.
+    """
+
+    schedule: Schedule
+    unet: torch.nn.Module
+    vae: torch.nn.Module | None
+    text_encoder: torch.nn.Module
+    tokenizer: object
+    prediction: str
+    source: str
+    revision: str | None
+    dtype: torch.dtype
+    vocabulary: frozenset[str] | None
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.unet.parameters()).device
+
+    @property
+    def image_size(self) -> int:
+        """Returns the side of the square images it was trained on, in pixels."""
+        factor = 1 if self.vae is None else 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return self.unet.config.sample_size * factor
+
+    def check_words(self, prompt: str) -> None:
+        """Refuses a prompt with a word that this prior has never seen.
+
+        Raises:
+            UsageError: Naming the word, the words it knows, and the way out.
+        """
+        if self.vocabulary is None:
+            return
+        words = re.findall(r"[^\s,.;:!?\"'()]+", prompt.lower())
+        unknown = [word for word in dict.fromkeys(words) if word not in self.vocabulary]
+        if unknown:
+            known = ", ".join(sorted(w for w in self.vocabulary if w.isalnum()))
+            raise UsageError(
+                f"prompt: the prior {self.source} does not know {', '.join(map(repr, unknown))}. "
+                f"It knows: {known}. For any other word use prior=sd21 (on a GPU)."
+            )
+
+    @torch.no_grad()
+    def encode_text(self, prompts: list[str]) -> Float[Tensor, "B L D"]:
+        """Embeds prompts, padded or cut to the tokenizer's length."""
+        tokens = self.tokenizer(
+            prompts,
+            padding="max_length",
+            truncation=True,
+            max_length=self.tokenizer.model_max_length,
+            return_tensors="pt",
+        )
+        return self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state.float()
+
+    def encode_images(self, rgb: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
+        """Maps images in [0, 1] to the latents the denoiser works on:  z = scale * mean(E(2 x - 1)).
+
+        Differentiable with respect to the images; a pixel prior's latents are 2 x - 1 themselves.
+        """
+        x = 2.0 * rgb.permute(0, 3, 1, 2) - 1.0
+        if self.vae is None:
+            return x
+        z = self.vae.encode(x).latent_dist.mode()
+        return self.vae.config.scaling_factor * z
+
+    @torch.no_grad()
+    def decode_latents(self, z: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
+        """Maps latents back to images in [0, 1]."""
+        x = z if self.vae is None else self.vae.decode(z / self.vae.config.scaling_factor).sample
+        return (0.5 + 0.5 * x).clamp(0.0, 1.0).permute(0, 2, 3, 1)
+
+    def eps(
+        self,
+        z_t: Float[Tensor, "B C h w"],
+        t: Int[Tensor, " B"],
+        text: Float[Tensor, "B L D"],
+    ) -> Float[Tensor, "B C h w"]:
+        """Estimates the noise in z_t given the text:  eps(z_t, t, y) = -sigma_t grad log p_t(z_t | y)."""
+        out = self.denoise(z_t, t, text)
+        return out if self.prediction == "epsilon" else self.schedule.eps_from_v(out, z_t, t)
+
+    def denoise(self, z_t: Tensor, t: Tensor, text: Tensor) -> Tensor:
+        """Runs the UNet; the answer is in its own words (`prediction`), in float32."""
+        cast = nullcontext()
+        if self.dtype != torch.float32:
+            cast = torch.autocast(self.device.type, self.dtype)
+        with cast:
+            return self.unet(z_t, t, encoder_hidden_states=text).sample.float()
+
+    def target(self, z: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """Returns what `denoise` is trained to answer: the noise, or the velocity."""
+        return eps if self.prediction == "epsilon" else self.schedule.velocity(z, eps, t)
+
+
+def load_prior(
+    source: str, *, mirrors: tuple[str, ...] = (), revision: str | None = None, device, dtype: str
+) -> Prior:
+    """Loads a prior from a folder, from the hub's local cache, or from the hub.
+
+    Arguments:
+        source: A folder in diffusers' layout, or a hub id; `mirrors` are tried after it, in order.
+        dtype: "auto" (bf16 on CUDA, fp32 elsewhere), "bf16" or "fp32".
+    Raises:
+        UsageError: If the folder is not a prior.
+        EnvironmentProblem: If a hub id is neither on this machine nor to be reached.
+    """
+    device = torch.device(device)
+    folder, source, commit = _locate(source, mirrors, revision)
+    compute = torch.bfloat16 if dtype == "bf16" else torch.float32
+    if dtype == "auto" and device.type == "cuda":
+        compute = torch.bfloat16
+    try:
+        return _read(folder, source, commit, device, compute)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UsageError(
+            f"prior.path: {folder} cannot be read as a diffusers pipeline: {_first_line(error)}"
+        ) from error
+
+
+def _read(folder: Path, source: str, commit: str | None, device, dtype: torch.dtype) -> Prior:
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+
+    def part(cls, name: str):
+        return cls.from_pretrained(folder, subfolder=name, local_files_only=True)
+
+    scheduler = part(diffusers.DDPMScheduler, "scheduler")
+    prediction = scheduler.config.prediction_type
+    if prediction not in PREDICTIONS:
+        raise ValueError(f"prediction_type: expected one of {PREDICTIONS}, got {prediction!r}.")
+    vae = part(diffusers.AutoencoderKL, "vae") if index.get("vae", [None])[0] else None
+    unet = part(diffusers.UNet2DConditionModel, "unet")
+    text_encoder = part(transformers.CLIPTextModel, "text_encoder")
+    words = folder / "vocabulary.txt"
+    for module in (vae, unet, text_encoder):
+        if module is not None:
+            module.eval().requires_grad_(False).to(device)
+    return Prior(
+        schedule=Schedule(scheduler.alphas_cumprod.to(device)),
+        unet=unet.to(dtype),
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=part(transformers.CLIPTokenizer, "tokenizer"),
+        prediction=prediction,
+        source=source,
+        revision=commit,
+        dtype=dtype,
+        vocabulary=frozenset(words.read_text("utf-8").split()) if words.exists() else None,
+    )
+
+
+def _locate(
+    source: str, mirrors: tuple[str, ...], revision: str | None
+) -> tuple[Path, str, str | None]:
+    """Finds the folder of a prior: a local folder, the hub's cache, then the hub itself."""
+    if Path(source).is_dir():
+        if not (Path(source) / "model_index.json").is_file():
+            raise UsageError(
+                f"prior.path: {source} has no model_index.json; expected a folder in diffusers' "
+                "layout (unet, text_encoder, tokenizer, scheduler and, for latent priors, vae)."
+            )
+        return Path(source), source, None
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        raise UsageError(f"prior.path: {source} is neither a folder nor a hub id like owner/name.")
+    from huggingface_hub import snapshot_download
+
+    names = [source, *mirrors]
+    for online in (False, True):
+        for name in names if not online or _hub_answers() else []:
+            try:
+                folder = snapshot_download(
+                    name,
+                    revision=revision,
+                    local_files_only=not online,
+                    allow_patterns=_FILES + _WEIGHTS,
+                )
+                return Path(folder), name, Path(folder).name
+            except (OSError, ValueError):
+                continue  # this copy is not there; the next may be
+    raise EnvironmentProblem(
+        f"prior {source!r} is not on this machine and the hub cannot be reached or no longer has "
+        f"it (tried {', '.join(names)}); run `hf download {source}` where there is a network, "
+        "set prior.path=<folder>, or use prior=zoo."
+    )
+
+
+def _hub_answers() -> bool:
+    """Tells within five seconds whether the hub can be reached, instead of a minute of retries."""
+    import socket
+    from urllib.parse import urlparse
+
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    url = urlparse(constants.ENDPOINT)
+    try:
+        socket.create_connection((url.hostname, url.port or 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

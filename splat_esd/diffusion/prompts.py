@@ -1,0 +1,53 @@
+"""The prompt as the prior hears it: with the view's name for each camera, and its opposites."""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from splat_esd.cameras import Cameras
+from splat_esd.diffusion.prior import Prior
+
+VIEWS = ("front", "side", "back", "overhead")
+_FRONT, _BACK, _OVERHEAD = math.radians(45.0), math.radians(135.0), math.radians(60.0)
+_OPPOSED = torch.tensor([[1, 2], [0, 2], [1, 0], [0, 2]])  # Perp-Neg: what each view must not be
+
+
+def view_index(cameras: Cameras) -> Int[Tensor, " B"]:
+    """Names each camera's view as an index into VIEWS: overhead above 60 degrees of elevation,
+    else front within 45 degrees of azimuth 0, back beyond 135, side between."""
+    turn = torch.remainder(cameras.azimuth + math.pi, 2 * math.pi).sub(math.pi).abs()
+    view = torch.ones_like(turn, dtype=torch.long)
+    view = torch.where(turn < _FRONT, 0, view)
+    view = torch.where(turn > _BACK, 2, view)
+    return torch.where(cameras.elevation > _OVERHEAD, 3, view)
+
+
+class PromptBook:
+    """Holds the embeddings of one prompt: plain, negative, and one for each view.
+
+    Arguments:
+        by_view: Whether the prior hears "..., front view" and the like, or the plain prompt always.
+    Raises:
+        UsageError: If the prompt has a word the prior does not know.
+    References:
+        DreamFusion (Poole et al., 2022), Sec. 3.2: view-dependent prompts.
+    """
+
+    def __init__(self, prior: Prior, prompt: str, negative_prompt: str, *, by_view: bool):
+        prior.check_words(prompt)
+        prior.check_words(negative_prompt)
+        named = [f"{prompt}, {view} view" if by_view else prompt for view in VIEWS]
+        embedded = prior.encode_text([prompt, negative_prompt, *named])
+        self.plain: Float[Tensor, "1 L D"] = embedded[:1]
+        self.negative: Float[Tensor, "1 L D"] = embedded[1:2]
+        self.views: Float[Tensor, "4 L D"] = embedded[2:]
+
+    def embed(self, cameras: Cameras) -> Float[Tensor, "B L D"]:
+        """Returns the embedding of the prompt as seen by each camera."""
+        return self.views[view_index(cameras).to(self.views.device)]
+
+    def opposed(self, cameras: Cameras) -> Float[Tensor, "B 2 L D"]:
+        """Returns, for Perp-Neg, the two views that each camera's image must not look like."""
+        return self.views[_OPPOSED[view_index(cameras).cpu()].to(self.views.device)]

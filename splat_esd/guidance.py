@@ -1,0 +1,207 @@
+"""Score distillation: SDS, VSD and ESD, which differ only in what is subtracted from the prior's noise.
+
+    grad_z = w(t) * (eps_prior(z_t, t, y) - eps_q)
+
+    SDS    eps_q = eps                                                the noise itself
+    ESD    eps_q = lambda * phi(z_t, t) + (1 - lambda) * phi(z_t, t, c)
+    VSD    ESD with lambda = 0
+
+phi(z_t, t) is the score of all our renders, phi(z_t, t, c) that of the renders from camera c; their
+difference is the gradient of log q(c | z_t), so lambda > 0 rewards views that tell where they were
+taken from: no face on every side.
+
+References:
+    ESD: Taming Mode Collapse in Score Distillation (Wang et al., 2024), Eq. 10 and Algorithm 1.
+    https://arxiv.org/abs/2401.00909 -- its Eq. 6 prints an ascent; the update descends.
+    DreamFusion: SDS (Poole et al., 2022), Eq. 3. ProlificDreamer: VSD (Wang et al., 2023), Eq. 9.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from splat_esd.cameras import Cameras
+from splat_esd.config import GuidanceConfig
+from splat_esd.diffusion.lora import Phi, camera_vector
+from splat_esd.diffusion.prior import Prior
+from splat_esd.diffusion.prompts import PromptBook
+from splat_esd.diffusion.schedule import sample_steps
+
+BUCKETS = 4  # of t, for the measured share of the entropic term
+
+
+@dataclass
+class Evaluations:
+    """Counts UNet evaluations of one step, one for each view's latents shown to the UNet once."""
+
+    prior: float = 0.0
+    phi: float = 0.0
+    phi_training: float = 0.0
+
+
+class SDS:
+    """Score distillation sampling:  grad_z = w(t) (eps_prior - eps).
+
+    Arguments:
+        cfg_scale: s of classifier-free guidance  eps_u + s (eps_c - eps_u);  100 is usual for SDS on
+            Stable Diffusion.
+        steps: Length of the run; the range of t narrows at `config.anneal_at` of it.
+    """
+
+    phi: Phi | None = None
+
+    def __init__(
+        self, prior: Prior, book: PromptBook, config: GuidanceConfig, *, cfg_scale: float, steps: int
+    ):
+        self.prior, self.book, self.config = prior, book, config
+        self.cfg_scale, self.steps = cfg_scale, steps
+        self.evaluations = Evaluations()
+        self.stats: dict[str, float] = {}
+
+    @torch.no_grad()
+    def gradient(
+        self,
+        z: Float[Tensor, "B C h w"],
+        cameras: Cameras,
+        step: int,
+        generator: torch.Generator,
+    ) -> Float[Tensor, "B C h w"]:
+        """Returns grad_z of each view at a random time, to descend:  d loss / d z = grad_z / B."""
+        self.evaluations, self.stats = Evaluations(), {}
+        t = sample_steps(self.prior.schedule, *self.time_range(step), len(z), generator)
+        eps = torch.randn(z.shape, generator=generator, device=generator.device)
+        z_t = self.prior.schedule.add_noise(z, eps, t)
+        eps_prior = self.prior_eps(z_t, t, cameras)
+        eps_q = self.particle_eps(z_t, t, eps, cameras)
+        difference = eps_prior - eps_q
+        self._measure(difference, t)
+        return self.weight(t) * difference
+
+    def particle_eps(
+        self, z_t: Tensor, t: Int[Tensor, " B"], eps: Tensor, cameras: Cameras
+    ) -> Float[Tensor, "B C h w"]:
+        """Returns eps_q, the score of our own renders: for a single image, the noise put in."""
+        return eps
+
+    def prior_eps(
+        self, z_t: Tensor, t: Int[Tensor, " B"], cameras: Cameras
+    ) -> Float[Tensor, "B C h w"]:
+        """Returns the prior's score with classifier-free guidance, and Perp-Neg if asked for:
+
+            eps_u + clamp(s * [d_c + sum_i w_i perp(d_i, d_c)]),   d_c = eps_c - eps_u,  w_i < 0
+
+        where d_i are the views that this one must not look like.
+
+        References:
+            Perp-Neg (Armandpour et al., 2023), Eq. 8; score clipping: Debiasing Scores and Prompts
+            (Hong et al., 2023), Sec. 4.1.
+        """
+        negative = self.book.negative.expand(len(z_t), -1, -1)
+        texts = [negative, self.book.embed(cameras)]
+        if self.config.perp_neg.enabled:
+            texts += list(self.book.opposed(cameras).unbind(1))
+        self.evaluations.prior += len(texts)
+        rows = len(texts)
+        out = self.prior.eps(z_t.repeat(rows, 1, 1, 1), t.repeat(rows), torch.cat(texts))
+        eps_u, eps_c, *others = out.chunk(rows)
+        direction = eps_c - eps_u
+        away = sum((perpendicular(e - eps_u, direction) for e in others), torch.zeros_like(z_t))
+        change = self.cfg_scale * (direction - self.config.perp_neg.weight * away)
+        if self.config.grad_clamp is not None:
+            change = change.clamp(-self.config.grad_clamp, self.config.grad_clamp)
+        return eps_u + change
+
+    def weight(self, t: Int[Tensor, " B"]) -> Float[Tensor, "B 1 1 1"]:
+        """Returns w(t): sigma_t^2 or 1."""
+        sigma2 = self.prior.schedule.sigma(t).square()
+        return sigma2 if self.config.weight == "sigma2" else torch.ones_like(sigma2)
+
+    def time_range(self, step: int) -> tuple[float, float]:
+        """Returns the range of t / T at a step: its upper end falls once, at `anneal_at` of the run."""
+        late = step >= self.config.anneal_at * self.steps
+        return self.config.t_min, self.config.t_max_end if late else self.config.t_max
+
+    def fit(self, z: Tensor, cameras: Cameras, generator: torch.Generator) -> Float[Tensor, ""] | None:
+        """Accumulates phi's gradients and returns its loss; SDS has no phi."""
+        return None
+
+    def _measure(self, difference: Tensor, t: Tensor) -> None:
+        self.stats["score_norm"] = difference.square().mean().sqrt().item()
+
+
+class ESD(SDS):
+    """Entropic score distillation; VSD at lambda = 0.
+
+    Arguments:
+        phi: The LoRA that learns the score of our renders while they change.
+    """
+
+    def __init__(self, prior: Prior, book: PromptBook, config: GuidanceConfig, *, seed: int, **options):
+        super().__init__(prior, book, config, **options)
+        self.phi = Phi(prior, book.plain, rank=config.lora.rank, seed=seed)
+
+    def particle_eps(
+        self, z_t: Tensor, t: Int[Tensor, " B"], eps: Tensor, cameras: Cameras
+    ) -> Float[Tensor, "B C h w"]:
+        """Returns lambda * phi(z_t, t) + (1 - lambda) * phi(z_t, t, c); a term of weight 0 is not run."""
+        lam = self.config.lam
+        camera = camera_vector(cameras)
+        if lam in (0.0, 1.0):
+            self.evaluations.phi += 1
+            return self.phi.eps(z_t, t, camera if lam == 0.0 else torch.zeros_like(camera))
+        self.evaluations.phi += 2
+        both = torch.cat([torch.zeros_like(camera), camera])
+        eps_null, eps_camera = self.phi.eps(z_t.repeat(2, 1, 1, 1), t.repeat(2), both).chunk(2)
+        self._entropic = (lam * (eps_camera - eps_null)).flatten(1).norm(dim=1)
+        return lam * eps_null + (1.0 - lam) * eps_camera
+
+    def fit(self, z: Tensor, cameras: Cameras, generator: torch.Generator) -> Float[Tensor, ""]:
+        """Accumulates the gradient of phi's denoising loss on today's renders and returns the loss.
+
+        Each sample loses its camera with probability `camera_drop`, on its own coin: one coin for the
+        batch would starve the null branch, the one that carries the entropy. t is drawn from the whole
+        schedule, whatever the guidance's range.
+        """
+        t = sample_steps(self.prior.schedule, 0.0, 1.0, len(z), generator)
+        eps = torch.randn(z.shape, generator=generator, device=generator.device)
+        coin = torch.rand(len(z), generator=generator, device=generator.device)
+        dropped = coin < self.config.lora.camera_drop
+        losses = self.phi.loss(z.detach(), t, eps, camera_vector(cameras), dropped)
+        loss = losses.mean()
+        loss.backward()
+        self.evaluations.phi_training += 1
+        self.stats["phi_loss"] = loss.item()
+        for name, rows in (("null", dropped), ("camera", ~dropped)):
+            if rows.any():
+                self.stats[f"phi_loss_{name}"] = losses.detach()[rows].mean().item()
+        return loss.detach()
+
+    def _measure(self, difference: Tensor, t: Tensor) -> None:
+        """Notes how large the entropic term is beside the whole gradient, by quarter of the schedule."""
+        super()._measure(difference, t)
+        if self.config.lam in (0.0, 1.0):
+            return
+        share = self._entropic / difference.flatten(1).norm(dim=1).clamp_min(1e-12)
+        bucket = t * BUCKETS // len(self.prior.schedule)
+        for b in bucket.unique().tolist():
+            self.stats[f"entropic_share_{b}"] = share[bucket == b].mean().item()
+
+
+def perpendicular(
+    a: Float[Tensor, "B C h w"], b: Float[Tensor, "B C h w"]
+) -> Float[Tensor, "B C h w"]:
+    """Returns the part of each a that is perpendicular to b:  a - (a . b / b . b) b."""
+    dims = (1, 2, 3)
+    along = (a * b).sum(dims, keepdim=True) / b.square().sum(dims, keepdim=True).clamp_min(1e-12)
+    return a - along * b
+
+
+def make_guidance(
+    prior: Prior, book: PromptBook, config: GuidanceConfig, *, cfg_scale: float, steps: int, seed: int
+) -> SDS:
+    """Makes the guidance that the configuration names."""
+    if config.name == "sds":
+        return SDS(prior, book, config, cfg_scale=cfg_scale, steps=steps)
+    return ESD(prior, book, config, cfg_scale=cfg_scale, steps=steps, seed=seed)
