@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from splat_esd.geometry import SH_C0
+from splat_esd.geometry import SH_C0, quat_multiply, rotate_sh, rotmat_to_quat
 
 
 @dataclass(eq=False)
@@ -95,6 +95,16 @@ class Gaussians:
     def to(self, device: torch.device | str) -> Self:
         """Moves all tensors to a device."""
         return type(self)(**{name: value.to(device) for name, value in self.parameters().items()})
+
+    def rotate(self, rotation: Float[Tensor, "3 3"]) -> Self:
+        """Turns the splats as one rigid body, colours included:  p' = R p."""
+        rotation = rotation.to(self.means)
+        return replace(
+            self,
+            means=self.means @ rotation.T,
+            quats=quat_multiply(rotmat_to_quat(rotation), self.quats),
+            sh=rotate_sh(self.sh, rotation),
+        )
 
     @classmethod
     def cat(cls, parts: Sequence["Gaussians"]) -> Self:

@@ -172,3 +172,44 @@ def sh_basis(directions: Float[Tensor, "*batch 3"], degree: int) -> Float[Tensor
             -0.5900435899266435 * x * (x * x - 3 * y * y),
         ]
     return torch.stack(bands, dim=-1)
+
+
+def rotate_sh(sh: Float[Tensor, "N K C"], rotation: Float[Tensor, "3 3"]) -> Float[Tensor, "N K C"]:
+    """Turns functions on the sphere:  f'(R d) = f(d), band by band  sh'_l = D_l(R) sh_l.
+
+    D_l solves  Y_l(R d) D_l = Y_l(d)  over sample directions d; a band turns into itself, so the
+    system is exact and least squares only picks the equations.
+
+    Arguments:
+        sh: Coefficients of `sh_basis`, K = (degree + 1)^2.
+        rotation: R.
+    """
+    degree = math.isqrt(sh.shape[1]) - 1
+    directions = torch.randn(64, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    before = sh_basis(directions, degree)
+    after = sh_basis(directions @ rotation.double().cpu().T, degree)
+    turned = [sh[:, :1]]
+    for low in (1, 4, 9)[:degree]:
+        band = slice(low, low + 2 * math.isqrt(low) + 1)
+        turn = torch.linalg.lstsq(after[:, band], before[:, band]).solution.to(sh.device)
+        turned.append((turn @ sh[:, band].double()).to(sh.dtype))
+    return torch.cat(turned, dim=1)
+
+
+def up_rotation(up: str) -> Float[Tensor, "3 3"]:
+    """Turns the world (z up, front +x) into what a file format or a viewer calls upright.
+
+    "z": the world itself. "y": y up, the front faces +z, as in glTF. "-y": y down, the front faces
+    -z towards a camera that looks along +z, as COLMAP and the first splat viewers have it.
+
+    Raises:
+        ValueError: If `up` is none of these.
+    """
+    axes = {
+        "z": [[1.0, 0, 0], [0, 1, 0], [0, 0, 1]],
+        "y": [[0.0, 1, 0], [0, 0, 1], [1, 0, 0]],
+        "-y": [[0.0, 1, 0], [0, 0, -1], [-1, 0, 0]],
+    }
+    if up not in axes:
+        raise ValueError(f"up must be one of {', '.join(axes)}, got {up!r}.")
+    return torch.tensor(axes[up])
