@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from splat_esd.overrides import ConfigError, assign, compose, did_you_mean, split_overrides
+from splat_esd.overrides import ConfigError, assign, compose, did_you_mean, nearest, split_overrides
 
 EXAMPLE = 'splat-esd prompt="a corgi"'
 # What may differ when a run is resumed: where it runs, and what is shown and written.
@@ -25,7 +25,7 @@ def _within(interval: str) -> AfterValidator:
     """Returns a check that a number lies in an interval written as in a paper: `[0, 1)`."""
     low, high = (float(bound) for bound in interval[1:-1].split(","))
 
-    def check(value: float) -> float:
+    def check(value: float | int) -> float | int:
         above = value > low if interval[0] == "(" else value >= low
         below = value < high if interval[-1] == ")" else value <= high
         if not (above and below):
@@ -331,6 +331,33 @@ def load_config(overrides: Sequence[str]) -> Config:
     return _assemble({**groups, "prior": choose_prior()}, values)
 
 
+class ExportJob(_Section):
+    """What `splat-esd export` was asked for."""
+
+    source: UserPath = Field(alias="from")
+    out: UserPath | None
+    export: ExportConfig
+
+
+def load_export(overrides: Sequence[str]) -> ExportJob:
+    """Returns the export the command line asks for: from, out, formats, export.*.
+
+    Raises:
+        ConfigError: If a key or a value is wrong, or `from` is missing.
+    """
+    groups, values = split_overrides(overrides)
+    if groups:
+        raise ConfigError(
+            f"export takes from, out, formats and export.*, got {next(iter(groups))}."
+        )
+    if "from" not in values:
+        raise ConfigError("nothing to export: say from=outputs/latest or from=file.ply")
+    data = {"from": None, "out": None, "export": compose({})["export"]}
+    for key, value in values.items():
+        assign(data, "export.formats" if key == "formats" else key, value)
+    return validate(ExportJob, data)
+
+
 def choose_prior() -> str:
     """Returns what `prior=auto` stands for here: Stable Diffusion only if nothing is missing."""
     import torch
@@ -410,9 +437,12 @@ def validate(model: type[Section], data: dict[str, Any], *, source: str = "") ->
     try:
         return model.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:
-        lines = [_explain(model, problem) for problem in error.errors(include_url=False)]
+        lines: dict[str, str] = {}
+        for problem in error.errors(include_url=False):
+            key = ".".join(part for part in problem["loc"] if isinstance(part, str))
+            lines.setdefault(key, _explain(model, key, problem))
         prefix = f"{source}: " if source else ""
-        raise ConfigError("\n".join(prefix + line for line in dict.fromkeys(lines))) from None
+        raise ConfigError("\n".join(prefix + line for line in lines.values())) from None
 
 
 _EXPECTED = {
@@ -427,10 +457,9 @@ _EXPECTED = {
 }
 
 
-def _explain(model: type[BaseModel], problem: Any) -> str:
+def _explain(model: type[BaseModel], key: str, problem: Any) -> str:
     """Returns pydantic's problem as one line that names the key and what was wanted."""
     kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
-    key = ".".join(part for part in problem["loc"] if isinstance(part, str))
     if kind == "extra_forbidden":
         return _unknown(model, key)
     if kind == "value_error":
@@ -449,13 +478,12 @@ def _explain(model: type[BaseModel], problem: Any) -> str:
 
 def _unknown(model: type[BaseModel], key: str) -> str:
     """Returns the message for a key that is not there, with the nearest one that is."""
-    known = list(_keys(model))
-    same_name = [name for name in known if name.split(".")[-1] == key.split(".")[-1]]
-    hint = f"; did you mean {same_name[0]}?" if same_name else did_you_mean(key, known)
-    if not hint:
-        last = {name.split(".")[-1]: name for name in known}
-        hint = did_you_mean(key.split(".")[-1], last)
-    return f"unknown key {key}{hint or '; the keys stand in splat-esd --help.'}"
+    # A key is also known by its last part, so that `lamda` and `prior.lambda` find their way.
+    known = {name.split(".")[-1]: name for name in _keys(model)}
+    known |= {name: name for name in _keys(model)}
+    near = nearest(key, known) or nearest(key.split(".")[-1], known)
+    hint = f"did you mean {known[near]}?" if near else "the keys stand in splat-esd --help."
+    return f"unknown key {key}; {hint}"
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -22,10 +22,15 @@ class ConfigError(UsageError):
     """A key, a value or a prompt is wrong."""
 
 
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Returns the known word most like this one, if one is alike."""
+    return next(iter(get_close_matches(word, list(known), n=1, cutoff=0.6)), None)
+
+
 def did_you_mean(word: str, known: Iterable[str], *, prefix: str = "") -> str:
-    """Returns `; did you mean X?` for the known word that is nearest, or nothing."""
-    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {prefix}{close[0]}?" if close else ""
+    """Returns `; did you mean X?` for the nearest known word, or nothing."""
+    near = nearest(word, known)
+    return f"; did you mean {prefix}{near}?" if near else ""
 
 
 def split_overrides(overrides: Sequence[str]) -> tuple[dict[str, str], dict[str, Any]]:

@@ -1,0 +1,253 @@
+"""The command line: which command is meant, and what a failure says and returns.
+
+Exit codes: 0 done, 1 a bug here, 2 a mistake in what was asked, 3 this machine cannot do it,
+130 interrupted, 141 the reader of the output has gone.
+Everything heavy is imported by the command that needs it, so help and mistakes answer at once.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from splat_esd.errors import EnvironmentProblem, SplatError, UsageError
+
+HELP = """\
+splat-esd turns words into a 3D Gaussian splat.
+
+  splat-esd prompt="a corgi"                 make it; everything lands in outputs/
+  splat-esd prompt="a corgi" quality=draft   a first look
+  splat-esd doctor                           what this machine can run
+
+Commands
+  generate KEY=VALUE...    make a splat (may be left out, as above)
+  export from=RUN_OR_PLY   write files from a run or a .ply (export --help)
+  view RUN_OR_PLY          look at it in the browser
+  doctor                   what this machine can run, and why not the rest
+  zoo train                train the small built-in prior again
+
+Settings are written KEY=VALUE. The ones to know:
+  prompt="..."             what to make; any text, taken as it is
+  negative_prompt="..."    what to stay away from
+  quality=normal           draft | normal | high
+  seed=0                   another number, another splat; null picks one
+  prior=auto               zoo (built in, toys, CPU) | sd21 | sd15 (Stable Diffusion, GPU)
+  guidance=esd             esd | vsd | sds
+  guidance.lambda=0.5      0 is vsd; more keeps the views apart (no face on every side)
+  steps=null               length of the run; null takes the quality's
+  device=auto              cpu | cuda
+  out=outputs              where runs are put
+  resume=FOLDER            go on with a run that was stopped
+  viewer=true              watch it grow in the browser
+
+Also cameras.*, rasterizer.*, init.* (init=ply init.path=start.ply), density.*, optim.*,
+regularize.*, export.*, log.*: every key stands, with its meaning, in
+  {conf}
+"""
+
+EXPORT_HELP = """\
+splat-esd export from=RUN_OR_PLY [out=FOLDER] [formats=[ply,...]] [export.KEY=VALUE...]
+
+  splat-esd export from=outputs/latest formats=[turntable] export.size=512
+  splat-esd export from=cat.ply out=cat formats=[ply] export.up=z
+
+  from                folder of a run, or a splat .ply
+  out=FOLDER          where the files go; a folder export/ beside the splat if left out
+  formats=[...]       ply | turntable (.mp4 and .webp) | sheet (.png) | viewer (.html)
+  export.up="-y"      axis that points up in the .ply: "-y" (splat viewers) | y | z
+  export.frames=60    views in the turntable
+  export.size=256     width and height of turntable and sheet, in pixels
+"""
+
+VIEW_HELP = """\
+splat-esd view RUN_OR_PLY
+
+Opens a run's splat, or any splat .ply, in the browser; served on this machine only.
+"""
+
+DOCTOR_HELP = """\
+splat-esd doctor
+
+Tells what this machine can run, and what is missing for the rest. Uses no network.
+"""
+
+ZOO_HELP = """\
+splat-esd zoo train [KEY=VALUE...]
+
+Trains the small built-in prior again, from its toys; it goes on where it was stopped.
+"""
+
+OUT_OF_MEMORY = "out of memory; try cameras.batch_size=1, quality=draft or a smaller density.cap."
+BUG = "this is a bug in splat-esd; please report it with the lines above."
+
+
+def run() -> NoReturn:
+    """The program: `main` on the arguments given, its code returned to the shell."""
+    for stream in (sys.stdout, sys.stderr):
+        # A prompt may hold characters that an old terminal has not.
+        stream.reconfigure(errors="backslashreplace")
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command and returns its exit code; every failure ends in one line, no traceback."""
+    try:
+        return _dispatch(list(argv))
+    except KeyboardInterrupt:
+        return _failed("interrupted.", 130)
+    except BrokenPipeError:
+        # The reader of stdout has gone (`| head`); python must not flush into the void at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    except SplatError as error:
+        return _failed(str(error), error.exit_code)
+    except ValueError as error:
+        return _failed(str(error), UsageError.exit_code)
+    except OSError as error:
+        return _failed(_about_files(error), EnvironmentProblem.exit_code)
+    except Exception as error:
+        if type(error).__name__ in ("OutOfMemoryError", "MemoryError"):
+            message = (
+                "out of memory; try cameras.batch_size=1, quality=draft or a smaller density.cap."
+            )
+            return _failed(message, EnvironmentProblem.exit_code)
+        sys.excepthook(type(error), error, error.__traceback__)
+        return _failed(BUG, 1)
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv:
+        argv = ["generate"]
+    if argv[0] in ("-h", "--help", "help"):
+        return _show(_HELP.get(argv[1], HELP) if len(argv) > 1 else HELP)
+    if argv[0] in ("--version", "version"):
+        return _show(f"splat-esd {_version()}\n")
+    if argv[0] in _COMMANDS:
+        name, arguments = argv[0], argv[1:]
+    elif argv[0].isidentifier():
+        raise UsageError(_no_command(argv))
+    else:
+        name, arguments = "generate", argv
+    if any(argument in ("-h", "--help") for argument in arguments):
+        return _show(_HELP[name])
+    return _COMMANDS[name](arguments)
+
+
+def _generate(arguments: list[str]) -> int:
+    from splat_esd.config import load_config
+
+    config = load_config(arguments)
+    from splat_esd.train import generate
+
+    generate(config)
+    return 0
+
+
+def _export(arguments: list[str]) -> int:
+    from splat_esd.config import load_export
+
+    job = load_export(arguments)
+    source = _splat_of(job.source)
+    out = source.parent / "export" if job.out is None else job.out
+    from splat_esd.console import files_table
+    from splat_esd.export.bundle import write_files
+    from splat_esd.export.ply import read_ply
+
+    files_table(write_files(read_ply(source), out, job.export))
+    return 0
+
+
+def _view(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        raise UsageError(
+            f"view takes one run folder or .ply, got {len(arguments)}; see view --help."
+        )
+    source = _splat_of(Path(arguments[0]).expanduser())
+    from splat_esd.export.viewer import view
+
+    view(source)
+    return 0
+
+
+def _doctor(arguments: list[str]) -> int:
+    if arguments:
+        raise UsageError(f"doctor takes no arguments, got {' '.join(arguments)}.")
+    from splat_esd.doctor import examine
+
+    return examine()
+
+
+def _zoo(arguments: list[str]) -> int:
+    if arguments[:1] != ["train"]:
+        raise UsageError("zoo knows one thing to do: splat-esd zoo train; see zoo --help.")
+    from splat_esd.zoo.train import main as train
+
+    train(arguments[1:])
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "generate": _generate,
+    "export": _export,
+    "view": _view,
+    "doctor": _doctor,
+    "zoo": _zoo,
+}
+
+_HELP = {
+    "generate": HELP,
+    "export": EXPORT_HELP,
+    "view": VIEW_HELP,
+    "doctor": DOCTOR_HELP,
+    "zoo": ZOO_HELP,
+}
+
+
+def _splat_of(path: Path) -> Path:
+    """Returns the .ply a run folder or a file name stands for."""
+    splat = path / "splat.ply" if path.is_dir() else path
+    if splat.is_file():
+        return splat
+    if path.is_dir():
+        raise UsageError(f"{path} holds no splat.ply; go on with the run by resume={path}")
+    raise UsageError(f"there is no file or folder {path}.")
+
+
+def _no_command(argv: list[str]) -> str:
+    from splat_esd.overrides import did_you_mean
+
+    words = " ".join(word for word in argv if "=" not in word)
+    hint = did_you_mean(argv[0], _COMMANDS) or f'; did you mean splat-esd prompt="{words}"?'
+    return f"no command {argv[0]!r}{hint}"
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("splat-esd")
+    except PackageNotFoundError:
+        return "(not installed: run from its folder)"
+
+
+def _show(text: str) -> int:
+    from splat_esd.paths import CONF
+
+    sys.stdout.write(text.replace("{conf}", str(CONF)))
+    sys.stdout.flush()
+    return 0
+
+
+def _about_files(error: OSError) -> str:
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {reason}." if error.filename else f"{reason}."
+
+
+def _failed(message: str, code: int) -> int:
+    from splat_esd.console import error
+
+    if os.environ.get("SPLAT_ESD_TRACEBACK") == "1" and sys.exc_info()[0] is not None:
+        sys.excepthook(*sys.exc_info())
+    error(message)
+    return code
