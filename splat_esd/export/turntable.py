@@ -47,7 +47,7 @@ def write_sheet(
     Arguments:
         images: The views, filled in row by row.
         path: Of the PNG.
-        labels: One line per view, cut where the view ends.
+        labels: One line per view; long ones push the views apart.
     Raises:
         ValueError: If there are no views, or not one label per view.
     """
@@ -59,17 +59,17 @@ def write_sheet(
             f"write_sheet: expected as many labels as views and at least one, "
             f"got {len(images)} views and {len(labels)} labels."
         )
+    font = ImageFont.load_default(size=13)
     count, height, width = images.shape[:3]
     columns = math.ceil(math.sqrt(count))
-    cell = height + _LABEL_HEIGHT
-    sheet = Image.new("RGB", (columns * width, math.ceil(count / columns) * cell), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
+    across = max(width, *(math.ceil(font.getlength(label)) + 8 for label in labels))
+    down = height + _LABEL_HEIGHT
+    sheet = Image.new("RGB", (columns * across, math.ceil(count / columns) * down), "white")
+    draw = ImageDraw.Draw(sheet)
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-        left, top = i % columns * width, i // columns * cell
-        sheet.paste(Image.fromarray(image), (left, top))
-        while label and draw.textlength(label, font=font) > width:
-            label = label[:-1]
-        middle = (left + width / 2, top + height + _LABEL_HEIGHT / 2)
+        left, top = i % columns * across, i // columns * down
+        sheet.paste(Image.fromarray(image), (left + (across - width) // 2, top))
+        middle = (left + across / 2, top + height + _LABEL_HEIGHT / 2)
         draw.text(middle, label, fill="black", font=font, anchor="mm")
     with replacing(path) as part:
         sheet.save(part, format="PNG")

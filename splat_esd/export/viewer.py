@@ -1,17 +1,15 @@
 """Splats in the browser: a page that needs no server, and a live view on this machine only."""
 
+import io
 import math
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from splat_esd.errors import EnvironmentProblem, UsageError
+from splat_esd.errors import UsageError
 from splat_esd.export import replacing
 from splat_esd.export.ply import read_ply
 from splat_esd.gaussians import Gaussians
 from splat_esd.geometry import quat_to_rotmat
-
-if TYPE_CHECKING:
-    from viser import ViserServer
 
 _LOCAL = "127.0.0.1"  # viser's own default is every network this machine is on.
 
@@ -23,14 +21,14 @@ def write_viewer(gaussians: Gaussians, path: Path | str) -> Path:
 
     Raises:
         ValueError: If there are no splats.
-        EnvironmentProblem: If no local port is free or the disk does not take the file.
+        EnvironmentProblem: If the disk does not take the file.
     """
-    server = _serve(port=8080)
+    viewer = LiveViewer(port=0)
     try:
-        _show(server, gaussians)
-        page = server.scene.as_html()
+        viewer.show(gaussians)
+        page = viewer.as_html()
     finally:
-        server.stop()
+        viewer.stop()
     with replacing(path) as part:
         part.write_text(page, encoding="utf-8")
     return Path(path)
@@ -40,25 +38,54 @@ class LiveViewer:
     """A web page on this machine that shows the splats as they are, updated by `show`.
 
     Arguments:
-        port: The first port to try; the next free one is taken.
+        port: The first port to try; the next free one is taken. 0 takes any.
     Raises:
-        EnvironmentProblem: If no local port is free.
+        ValueError: If there is no such port.
     """
 
     def __init__(self, *, port: int = 8080) -> None:
-        self._server = _serve(port=port)
+        import viser
+
+        if not 0 <= port < 65536:
+            raise ValueError(f"port must lie in [0, 65535], got {port}.")
+        with _quiet():
+            self._server = viser.ViserServer(host=_LOCAL, port=port, label="splat-esd")
+        self._server.scene.set_up_direction("+z")
+        camera = self._server.initial_camera
+        camera.position = (2.5, 0.0, 0.7)  # before the front, a little above
+        camera.look_at = (0.0, 0.0, 0.0)
+        camera.fov = math.radians(45)
 
     @property
     def url(self) -> str:
         return f"http://{_LOCAL}:{self._server.get_port()}"
 
     def show(self, gaussians: Gaussians) -> None:
-        """Replaces what the page shows."""
-        _show(self._server, gaussians)
+        """Replaces what the page shows.
+
+        Raises:
+            ValueError: If there are no splats.
+        """
+        if not len(gaussians):
+            raise ValueError("there are no splats to show.")
+        gaussians = gaussians.detach().to("cpu")
+        axes = quat_to_rotmat(gaussians.quats) * gaussians.scales[:, None, :]
+        self._server.scene.add_gaussian_splats(
+            "/splats",
+            centers=gaussians.means.numpy(),
+            covariances=(axes @ axes.mT).numpy(),
+            rgbs=gaussians.colors.clamp_max(1).numpy(),
+            opacities=gaussians.opacities[:, None].numpy(),
+        )
+
+    def as_html(self) -> str:
+        """Packs what the page shows now into one HTML document."""
+        return self._server.scene.as_html()
 
     def stop(self) -> None:
         """Closes the page's server; browsers keep what they last saw."""
-        self._server.stop()
+        with _quiet():
+            self._server.stop()
 
 
 def view(path: Path | str, *, port: int = 8080) -> LiveViewer:
@@ -66,9 +93,10 @@ def view(path: Path | str, *, port: int = 8080) -> LiveViewer:
 
     The caller prints the `url`, waits, and calls `stop`.
 
+    Arguments:
+        port: The first port to try.
     Raises:
         UsageError: If there is no such file or it holds no splats.
-        EnvironmentProblem: If no local port is free.
     """
     path = Path(path)
     if path.is_dir():
@@ -81,34 +109,6 @@ def view(path: Path | str, *, port: int = 8080) -> LiveViewer:
     return viewer
 
 
-def _serve(*, port: int) -> "ViserServer":
-    import viser
-
-    try:
-        server = viser.ViserServer(host=_LOCAL, port=port, label="splat-esd", verbose=False)
-    except (OSError, RuntimeError) as error:
-        raise EnvironmentProblem(f"no viewer on {_LOCAL} from port {port}: {error}") from error
-    server.scene.set_up_direction("+z")
-    elevation, distance = math.radians(15), 2.6
-    server.initial_camera.position = (
-        distance * math.cos(elevation),
-        0.0,
-        distance * math.sin(elevation),
-    )
-    server.initial_camera.look_at = (0.0, 0.0, 0.0)
-    server.initial_camera.fov = math.radians(45)
-    return server
-
-
-def _show(server: "ViserServer", gaussians: Gaussians) -> None:
-    if not len(gaussians):
-        raise ValueError("there are no splats to show.")
-    gaussians = gaussians.detach().to("cpu")
-    axes = quat_to_rotmat(gaussians.quats) * gaussians.scales[:, None, :]
-    server.scene.add_gaussian_splats(
-        "/splats",
-        centers=gaussians.means.numpy(),
-        covariances=(axes @ axes.mT).numpy(),
-        rgbs=gaussians.colors.clamp_max(1).numpy(),
-        opacities=gaussians.opacities[:, None].numpy(),
-    )
+def _quiet() -> redirect_stdout:
+    # viser prints a banner and a farewell, asked or not; the caller decides what is printed.
+    return redirect_stdout(io.StringIO())
