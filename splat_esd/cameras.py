@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -43,12 +42,12 @@ class Cameras:
     def __len__(self) -> int:
         return len(self.viewmats)
 
-    def __getitem__(self, index: int | slice | Int[Tensor, " M"] | Bool[Tensor, " B"]) -> Self:
+    def __getitem__(self, index: int | slice | Int[Tensor, " M"] | Bool[Tensor, " B"]) -> "Cameras":
         """Picks cameras; an integer picks one and keeps the batch dimension."""
         picked = [index] if isinstance(index, int) else index
         return replace(self, **{name: value[picked] for name, value in self._tensors().items()})
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "Cameras":
         """Moves all tensors to a device."""
         return replace(self, **{name: value.to(device) for name, value in self._tensors().items()})
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -37,6 +36,14 @@ class Gaussians:
     sh: Float[Tensor, "N K 3"]
 
     def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Makes sure that the five tensors still fit together after some were replaced.
+
+        Raises:
+            ValueError: If a shape does not fit.
+        """
         n = len(self.means) if self.means.ndim else 0
         shapes = {"means": (3,), "quats": (4,), "log_scales": (3,), "logit_opacities": ()}
         for name, trailing in shapes.items():
@@ -84,19 +91,19 @@ class Gaussians:
         """Maps the names of the five stored tensors to the tensors themselves, in their order."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def select(self, which: Bool[Tensor, " N"] | Int[Tensor, " M"]) -> Self:
+    def select(self, which: Bool[Tensor, " N"] | Int[Tensor, " M"]) -> "Gaussians":
         """Keeps the Gaussians that a mask marks, or those at the given indices, in that order."""
-        return type(self)(**{name: value[which] for name, value in self.parameters().items()})
+        return Gaussians(**{name: value[which] for name, value in self.parameters().items()})
 
-    def detach(self) -> Self:
+    def detach(self) -> "Gaussians":
         """Shares the tensors and forgets how they were computed."""
-        return type(self)(**{name: value.detach() for name, value in self.parameters().items()})
+        return Gaussians(**{name: value.detach() for name, value in self.parameters().items()})
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "Gaussians":
         """Moves all tensors to a device."""
-        return type(self)(**{name: value.to(device) for name, value in self.parameters().items()})
+        return Gaussians(**{name: value.to(device) for name, value in self.parameters().items()})
 
-    def rotate(self, rotation: Float[Tensor, "3 3"]) -> Self:
+    def rotate(self, rotation: Float[Tensor, "3 3"]) -> "Gaussians":
         """Turns the splats as one rigid body, colours included:  p' = R p."""
         rotation = rotation.to(self.means)
         return replace(
@@ -106,8 +113,8 @@ class Gaussians:
             sh=rotate_sh(self.sh, rotation),
         )
 
-    @classmethod
-    def cat(cls, parts: Sequence["Gaussians"]) -> Self:
+    @staticmethod
+    def cat(parts: Sequence["Gaussians"]) -> "Gaussians":
         """Joins splats into one.
 
         Raises:
@@ -120,4 +127,6 @@ class Gaussians:
                 f"got degrees {[part.sh_degree for part in parts]}."
             )
         names = parts[0].parameters()
-        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+        return Gaussians(
+            **{name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        )
