@@ -7,6 +7,7 @@ Everything heavy is imported by the command that needs it, so help and mistakes 
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -138,7 +139,7 @@ def _generate(arguments: list[str]) -> int:
     from splat_esd.config import load_config
 
     config = load_config(arguments)
-    from splat_esd.train import generate
+    from splat_esd.generate import generate
 
     generate(config)
     return 0
@@ -164,10 +165,17 @@ def _view(arguments: list[str]) -> int:
             f"view takes one run folder or .ply, got {len(arguments)}; see view --help."
         )
     source = _splat_of(Path(arguments[0]).expanduser())
+    from splat_esd.console import note
     from splat_esd.export.viewer import view
 
-    view(source)
-    return 0
+    viewer = view(source)
+    note(f"{source} is shown at {viewer.url} on this machine; Ctrl-C stops.")
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        viewer.stop()
 
 
 def _doctor(arguments: list[str]) -> int:

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -47,19 +47,13 @@ def _spoken(text: str) -> str:
     return text
 
 
-def _home(path: Path) -> Path:
-    if not str(path).strip():
-        raise ValueError("must name a path, got nothing.")
-    return path.expanduser()
-
-
 Unit = Annotated[float, _within("[0, 1]")]
 Weight = Annotated[float, _within("[0, inf)")]
 Positive = Annotated[float, _within("(0, inf)")]
 Count = Annotated[int, _within("[1, inf)")]
 Degrees = Annotated[float, _within("[-90, 90]")]
 Rising = AfterValidator(_rising)
-UserPath = Annotated[Path, AfterValidator(_home)]
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 Rates = tuple[Weight, Weight]
 Format = Literal["ply", "turntable", "sheet", "viewer"]
 
@@ -117,7 +111,7 @@ class GuidanceConfig(_Section):
     lora: LoraConfig
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _consistent(self) -> "GuidanceConfig":
         if self.name == "sds" and self.lam is not None:
             raise ConfigError("guidance=sds has no lambda; use guidance=esd with guidance.lambda.")
         if self.name == "vsd" and self.lam != 0:
@@ -152,7 +146,7 @@ class CamerasConfig(_Section):
     background: BackgroundConfig
 
     @model_validator(mode="after")
-    def _outside(self) -> Self:
+    def _outside(self) -> "CamerasConfig":
         if self.distance[0] <= 1:
             raise ConfigError(
                 f"cameras.distance must lie above 1 (the object fills a ball of radius 1), "
@@ -181,7 +175,7 @@ class InitConfig(_Section):
     color: Unit
 
     @model_validator(mode="after")
-    def _has_file(self) -> Self:
+    def _has_file(self) -> "InitConfig":
         if self.kind == "ball" and self.path is not None:
             raise ConfigError("init.path needs init=ply (a splat) or init=points (a point cloud).")
         if self.kind != "ball" and self.path is None:
@@ -204,7 +198,7 @@ class DensityConfig(_Section):
     noise: Weight
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _ordered(self) -> "DensityConfig":
         if self.start > self.stop:
             raise ConfigError(
                 f"density.start must not lie above density.stop = {self.stop}, got {self.start}."
@@ -247,7 +241,7 @@ class ExportConfig(_Section):
     size: Annotated[int, _within("[16, 4096]")]
 
     @model_validator(mode="after")
-    def _video_size(self) -> Self:
+    def _video_size(self) -> "ExportConfig":
         if self.size % 16:
             raise ConfigError(f"export.size must be a multiple of 16, got {self.size}.")
         return self
@@ -259,6 +253,17 @@ class LogConfig(_Section):
     every: Count
     preview_every: Count
     checkpoint_every: Count
+
+
+class _Dumper(yaml.SafeDumper):
+    """Escapes what PyYAML writes bare but reads back as something else: U+0085, U+2028, ..."""
+
+    def represent_str(self, text: str) -> yaml.ScalarNode:
+        style = None if text.isprintable() else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 class Config(_Section):
@@ -299,10 +304,10 @@ class Config(_Section):
     def to_yaml(self) -> str:
         """Returns the text of config.yaml; `from_yaml` reads back an equal object."""
         data = self.model_dump(mode="json", by_alias=True)
-        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
+        return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
     @classmethod
-    def from_yaml(cls, text: str, *, source: str = "config.yaml") -> Self:
+    def from_yaml(cls, text: str, *, source: str = "config.yaml") -> "Config":
         """Reads the text of a config.yaml.
 
         Raises:
@@ -361,14 +366,23 @@ def load_export(overrides: Sequence[str]) -> ExportJob:
 def choose_prior() -> str:
     """Returns what `prior=auto` stands for here: Stable Diffusion only if nothing is missing."""
     import torch
-    from huggingface_hub import try_to_load_from_cache
 
     if torch.cuda.is_available():
         for choice in ("sd21", "sd15"):
-            for mirror in compose({"prior": choice})["prior"]["mirrors"]:
-                if isinstance(try_to_load_from_cache(mirror, "unet/config.json"), str):
-                    return choice
+            if cached_mirror(choice) is not None:
+                return choice
     return "zoo"
+
+
+def cached_mirror(choice: str) -> str | None:
+    """Returns the hub id under which a prior's weights lie in the hub's local cache, or None."""
+    from huggingface_hub import try_to_load_from_cache
+
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    for mirror in compose({"prior": choice})["prior"]["mirrors"]:
+        if isinstance(try_to_load_from_cache(mirror, weights), str):
+            return mirror
+    return None
 
 
 def _assemble(groups: dict[str, str], values: dict[str, Any]) -> Config:
@@ -376,6 +390,7 @@ def _assemble(groups: dict[str, str], values: dict[str, Any]) -> Config:
     for key, value in values.items():
         assign(data, key, value)
     if data["prompt"] is None:
+        validate(Config, {**data, "prompt": EXAMPLE})  # a misspelt key says more
         raise ConfigError(f"no prompt: say what to make, as in {EXAMPLE}")
     return validate(Config, data)
 
@@ -481,7 +496,8 @@ def _unknown(model: type[BaseModel], key: str) -> str:
     # A key is also known by its last part, so that `lamda` and `prior.lambda` find their way.
     known = {name.split(".")[-1]: name for name in _keys(model)}
     known |= {name: name for name in _keys(model)}
-    near = nearest(key, known) or nearest(key.split(".")[-1], known)
+    last = key.split(".")[-1]
+    near = last if last in known else nearest(key, known) or nearest(last, known)
     hint = f"did you mean {known[near]}?" if near else "the keys stand in splat-esd --help."
     return f"unknown key {key}; {hint}"
 

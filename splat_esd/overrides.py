@@ -8,6 +8,7 @@ values are read by it, and it puts the files of `conf/` together.
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def split_overrides(overrides: Sequence[str]) -> tuple[dict[str, str], dict[str,
         if key in TEXT_KEYS:
             values[key] = _text(key, text)
         elif key in PATH_KEYS:
-            values[key] = None if text == "null" else _text(key, text)
+            values[key] = None if text == "null" else _path(key, text)
         elif key in _groups():
             groups[key] = _choice(key, text)
         else:
@@ -59,13 +60,19 @@ def split_overrides(overrides: Sequence[str]) -> tuple[dict[str, str], dict[str,
 
 
 def compose(groups: dict[str, str]) -> dict[str, Any]:
-    """Returns the values of `conf/` under the given choices of groups, unchecked."""
-    from hydra import compose, initialize_config_dir
+    """Returns the values of `conf/` under the given choices of groups, unchecked and fresh."""
     from omegaconf import OmegaConf
 
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        tree = compose("generate", [f"{group}={choice}" for group, choice in groups.items()])
+    tree = _tree(tuple(f"{group}={choice}" for group, choice in groups.items()))
     return OmegaConf.to_container(tree, resolve=True)
+
+
+@cache
+def _tree(choices: tuple[str, ...]) -> Any:
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("generate", list(choices))
 
 
 def assign(data: dict[str, Any], key: str, value: Any) -> None:
@@ -106,6 +113,12 @@ def _text(key: str, text: str) -> str:
     except UnicodeEncodeError:
         raise ConfigError(f"{key} is not valid UTF-8: {text!r}.") from None
     return text
+
+
+def _path(key: str, text: str) -> str:
+    if not text:
+        raise ConfigError(f"{key} must name a path, got nothing.")
+    return _text(key, text)
 
 
 def _value(key: str, text: str) -> Any:
