@@ -99,7 +99,7 @@ def read_points(
         raise UsageError(f"{path}: expected points as .ply, .npy, .xyz or .txt.")
     try:
         table = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, ndmin=2)
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise UsageError(f"{path} cannot be read as points: {error}") from error
     if table.ndim != 2 or table.shape[1] not in (3, 6):
         raise UsageError(f"{path}: expected points [N, 3] or [N, 6], got {list(table.shape)}.")

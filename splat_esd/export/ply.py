@@ -6,6 +6,7 @@ A header comment `splat_esd up=-y` says which way is up; files without one are t
 """
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +122,7 @@ def _columns(gaussians: Gaussians) -> dict[str, Tensor]:
     quats = gaussians.quats
     lengths = quats.norm(dim=-1, keepdim=True)
     # A zero quaternion means no rotation here, but NaN in most readers.
-    quats = torch.where(lengths > 0, quats / lengths, quats.new_tensor([1.0, 0.0, 0.0, 0.0]))
+    quats = torch.where(lengths == 0, quats.new_tensor([1.0, 0.0, 0.0, 0.0]), quats / lengths)
     values = [
         gaussians.means,
         torch.zeros_like(gaussians.means),
@@ -147,7 +148,10 @@ def _read(path: Path | str):
         if stream.read(4) not in (b"ply\n", b"ply\r"):
             raise UsageError(f"{path} is not a PLY file: it does not begin with the line 'ply'.")
     try:
-        ply = PlyData.read(str(path))
+        with warnings.catch_warnings():
+            # NumPy warns of an element without rows; the line below says it better.
+            warnings.simplefilter("ignore", UserWarning)
+            ply = PlyData.read(str(path))
     except (PlyParseError, ValueError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is cut short or damaged: {error}.") from error
     if "vertex" not in ply or not len(ply["vertex"].data):
