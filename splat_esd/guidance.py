@@ -53,7 +53,13 @@ class SDS:
     phi: Phi | None = None
 
     def __init__(
-        self, prior: Prior, book: PromptBook, config: GuidanceConfig, *, cfg_scale: float, steps: int
+        self,
+        prior: Prior,
+        book: PromptBook,
+        config: GuidanceConfig,
+        *,
+        cfg_scale: float,
+        steps: int,
     ):
         self.prior, self.book, self.config = prior, book, config
         self.cfg_scale, self.steps = cfg_scale, steps
@@ -123,7 +129,9 @@ class SDS:
         late = step >= self.config.anneal_at * self.steps
         return self.config.t_min, self.config.t_max_end if late else self.config.t_max
 
-    def fit(self, z: Tensor, cameras: Cameras, generator: torch.Generator) -> Float[Tensor, ""] | None:
+    def fit(
+        self, z: Tensor, cameras: Cameras, generator: torch.Generator
+    ) -> Float[Tensor, ""] | None:
         """Accumulates phi's gradients and returns its loss; SDS has no phi."""
         return None
 
@@ -138,9 +146,18 @@ class ESD(SDS):
         phi: The LoRA that learns the score of our renders while they change.
     """
 
-    def __init__(self, prior: Prior, book: PromptBook, config: GuidanceConfig, *, seed: int, **options):
-        super().__init__(prior, book, config, **options)
-        self.phi = Phi(prior, book.plain, rank=config.lora.rank, seed=seed)
+    def __init__(
+        self,
+        prior: Prior,
+        book: PromptBook,
+        config: GuidanceConfig,
+        *,
+        phi: Phi,
+        cfg_scale: float,
+        steps: int,
+    ):
+        super().__init__(prior, book, config, cfg_scale=cfg_scale, steps=steps)
+        self.phi = phi
 
     def particle_eps(
         self, z_t: Tensor, t: Int[Tensor, " B"], eps: Tensor, cameras: Cameras
@@ -199,9 +216,16 @@ def perpendicular(
 
 
 def make_guidance(
-    prior: Prior, book: PromptBook, config: GuidanceConfig, *, cfg_scale: float, steps: int, seed: int
+    prior: Prior,
+    book: PromptBook,
+    config: GuidanceConfig,
+    *,
+    cfg_scale: float,
+    steps: int,
+    seed: int,
 ) -> SDS:
     """Makes the guidance that the configuration names."""
     if config.name == "sds":
         return SDS(prior, book, config, cfg_scale=cfg_scale, steps=steps)
-    return ESD(prior, book, config, cfg_scale=cfg_scale, steps=steps, seed=seed)
+    phi = Phi(prior, book.plain, rank=config.lora.rank, seed=seed)
+    return ESD(prior, book, config, phi=phi, cfg_scale=cfg_scale, steps=steps)

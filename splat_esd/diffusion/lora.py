@@ -49,7 +49,9 @@ class Phi(nn.Module):
                 r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=TARGETS
             )
             prior.unet.add_adapter(config, adapter_name="phi")
-            self.camera = nn.Sequential(nn.Linear(CAMERA_NUMBERS, 256), nn.SiLU(), nn.Linear(256, width))
+            self.camera = nn.Sequential(
+                nn.Linear(CAMERA_NUMBERS, 256), nn.SiLU(), nn.Linear(256, width)
+            )
         nn.init.zeros_(self.camera[2].weight)
         nn.init.zeros_(self.camera[2].bias)
         self.camera.to(prior.device)
@@ -58,7 +60,7 @@ class Phi(nn.Module):
             parameter.data = parameter.data.float()  # bf16 would swallow its updates
         self._embedding: Tensor | None = None
         prior.unet.time_embedding.register_forward_hook(self._add_camera)
-        prior.unet.disable_adapters()
+        self._detach()
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Returns what phi learns, by name: the LoRA's matrices and the camera embedding."""
@@ -102,7 +104,12 @@ class Phi(nn.Module):
             yield
         finally:
             self._embedding = None
-            self.prior.unet.disable_adapters()
+            self._detach()
+
+    def _detach(self) -> None:
+        self.prior.unet.disable_adapters()
+        for parameter in self._lora.values():
+            parameter.requires_grad_(True)  # peft turns it off, and backward, which comes later, needs it
 
     def _add_camera(self, _module, _inputs, output: Tensor) -> Tensor | None:
         return None if self._embedding is None else output + self._embedding.to(output.dtype)

@@ -1,0 +1,112 @@
+"""Tiny random priors in diffusers' layout: they go through the same loaders as Stable Diffusion."""
+
+import json
+import os
+import string
+import warnings
+
+import pytest
+import torch
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on a network
+
+
+def build_text(length: int = 16):
+    """Makes a tokenizer that spells every word and a text encoder of one layer."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    letters = string.ascii_lowercase + string.digits + string.punctuation
+    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(c + "</w>" for c in letters)]
+    tokenizer = CLIPTokenizer(
+        vocab={token: i for i, token in enumerate(tokens)},
+        merges=[],
+        model_max_length=length,
+        pad_token="<|endoftext|>",
+    )
+    config = CLIPTextConfig(
+        vocab_size=len(tokens),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=length,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    return tokenizer, CLIPTextModel(config)
+
+
+def build_unet(channels: int, size: int):
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=size,
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=(8, 16),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=16,
+        attention_head_dim=2,
+        norm_num_groups=4,
+    )
+
+
+def build_vae(size: int):
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=size,
+        scaling_factor=0.18215,
+    )
+
+
+def save_tiny_prior(folder, *, prediction: str = "epsilon", pixels: bool = False, size: int = 16):
+    """Saves a random prior for size x size images; a pixel prior has no VAE."""
+    from diffusers import PNDMScheduler
+
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        tokenizer, text_encoder = build_text()
+        unet = build_unet(3 if pixels else 4, size if pixels else size // 2)
+        # Stable Diffusion's own scheduler_config names PNDM, which the loader must understand.
+        scheduler = PNDMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            prediction_type=prediction,
+        )
+        parts = {"unet": unet, "text_encoder": text_encoder, "tokenizer": tokenizer}
+        parts |= {"scheduler": scheduler} | ({} if pixels else {"vae": build_vae(size)})
+        for name, part in parts.items():
+            part.save_pretrained(folder / name)
+    index = {name: ["diffusers", type(part).__name__] for name, part in parts.items()}
+    index["_class_name"] = "StableDiffusionPipeline"
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_sd(tmp_path_factory):
+    """A Stable Diffusion of 16 x 16 pixels that predicts eps, on disk."""
+    return save_tiny_prior(tmp_path_factory.mktemp("tiny-sd"))
+
+
+@pytest.fixture(scope="session")
+def tiny_sd_v(tmp_path_factory):
+    """The same with v-prediction, as SD 2.1."""
+    return save_tiny_prior(tmp_path_factory.mktemp("tiny-sd-v"), prediction="v_prediction")
+
+
+@pytest.fixture(scope="session")
+def tiny_pixels(tmp_path_factory):
+    """A prior on pixels: no VAE."""
+    return save_tiny_prior(tmp_path_factory.mktemp("tiny-pixels"), pixels=True)

@@ -1,0 +1,241 @@
+"""The whole program on a tiny random prior: files, resume, Ctrl-C, refusals."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from splat_esd import train
+from splat_esd.checkpoint import latest_checkpoint
+from splat_esd.config import load_config
+from splat_esd.errors import EnvironmentProblem, UsageError
+from splat_esd.export.ply import read_ply
+from splat_esd.generate import generate, open_prior
+from splat_esd.train import make_run, run_state, train_step
+
+SMALL = (
+    "steps=10 cameras.batch_size=2 init.count=200 export.frames=4 export.size=32 "
+    "density.start=0 density.every=3 log.every=1 log.preview_every=5 log.checkpoint_every=4"
+).split()
+
+
+def arguments(folder, prior, *more):
+    return ["prompt=a corgi", "prior=sd15", f"prior.path={prior}", f"out={folder}", *SMALL, *more]
+
+
+def small(folder, prior, *more):
+    return load_config(arguments(folder, prior, *more))
+
+
+def fresh_run(tmp_path, tiny_sd, *more):
+    config = small(tmp_path, tiny_sd, *more)
+    return make_run(config, open_prior(config, torch.device("cpu")))
+
+
+def command(*given):
+    program = "import sys; from splat_esd.cli import run; run()"
+    return [sys.executable, "-W", "ignore", "-c", program, *given]
+
+
+def test_a_run_leaves_every_file_it_promises_and_nothing_elsewhere(tmp_path, tiny_sd):
+    folder = generate(small(tmp_path, tiny_sd))
+    names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert names == {
+        "splat.ply",
+        "turntable.mp4",
+        "turntable.webp",
+        "sheet.png",
+        "viewer.html",
+        "metrics.jsonl",
+        "config.yaml",
+        "run.json",
+        "ckpt/step-000008.pt",
+        "ckpt/step-000010.pt",
+        "previews/000005.png",
+        "previews/000010.png",
+    }
+    assert [p for p in tmp_path.rglob("*") if p.is_file() and folder not in p.parents] == []
+    run = json.loads((folder / "run.json").read_text())
+    assert run["status"] == "finished" and run["steps"] == 10 and run["prior"]["source"] == str(tiny_sd)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 11))
+    assert (lines[0]["unet_prior"], lines[0]["unet_phi"], lines[0]["unet_phi_training"]) == (2, 2, 1)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [["guidance=sds"], ["guidance=vsd"], ["guidance.lambda=0"], ["guidance.lambda=1"],
+     ["density=mcmc"], ["guidance.perp_neg.enabled=true", "guidance.grad_clamp=1.0"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_every_method_runs_and_moves_the_gaussians(tmp_path, tiny_sd, choice):
+    run = fresh_run(tmp_path, tiny_sd, *choice)
+    before = run.gaussians.means.detach().clone()
+    for step in range(3):
+        stats = train_step(run, step)
+        assert "refused" not in stats
+    moved = (run.gaussians.means[: len(before)] - before[: len(run.gaussians.means)]).abs().max()
+    assert moved > 0
+    assert all(p.isfinite().all() for p in run.gaussians.parameters().values())
+
+
+@pytest.mark.parametrize("kind", ["tiny_sd_v", "tiny_pixels"])
+def test_v_prediction_and_pixel_priors_run_too(tmp_path, kind, request):
+    run = fresh_run(tmp_path, request.getfixturevalue(kind))
+    assert train_step(run, 0)["score_norm"] > 0
+
+
+def test_lambda_zero_is_vsd_bit_for_bit_over_a_run(tmp_path, tiny_sd):
+    runs = [fresh_run(tmp_path, tiny_sd, choice) for choice in ("guidance=vsd", "guidance.lambda=0")]
+    for run in runs:
+        for step in range(4):
+            train_step(run, step)
+    assert_same_state(*(run_state(run) for run in runs))
+
+
+def test_the_first_gradient_of_theta_points_down_the_score(tmp_path, tiny_sd):
+    """A descent: a small step along -grad lowers <grad_z, z>; the paper's printed sign would raise it."""
+    run = fresh_run(tmp_path, tiny_sd, "density=none")
+    g = train.step_generator(0, 0, run.device)
+    cameras = run.cameras.sample(g)
+    background = run.background.sample(len(cameras), g)
+    z = run.prior.encode_images(train.render(run, cameras, background).rgb)
+    grad = run.guidance.gradient(z.detach(), cameras, 0, g)
+    (grad * z).sum().backward()
+    with torch.no_grad():
+        sh = run.gaussians.sh
+        sh -= 1e-3 * sh.grad / sh.grad.norm()
+        after = run.prior.encode_images(train.render(run, cameras, background).rgb)
+    assert (grad * after).sum() < (grad * z).sum()
+
+
+def test_five_steps_a_stop_and_five_more_equal_ten(tmp_path, tiny_sd, monkeypatch):
+    whole = generate(small(tmp_path / "whole", tiny_sd))
+    real = train_step
+
+    def stopped(run, step):
+        if step == 5:
+            raise KeyboardInterrupt
+        return real(run, step)
+
+    monkeypatch.setattr("splat_esd.generate.train_step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        generate(small(tmp_path / "halves", tiny_sd))
+    (halves,) = (tmp_path / "halves" / "a-corgi").iterdir()
+    assert json.loads((halves / "run.json").read_text())["status"] == "interrupted"
+    assert read_ply(halves / "splat.ply").means.isfinite().all()
+    monkeypatch.setattr("splat_esd.generate.train_step", real)
+    assert generate(small(tmp_path / "halves", tiny_sd)) == halves
+    assert (halves / "splat.ply").read_bytes() == (whole / "splat.ply").read_bytes()
+    steps = [json.loads(x)["step"] for x in (halves / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 11))
+
+
+def test_a_run_killed_without_warning_continues_to_the_same_bits(tmp_path, tiny_sd):
+    whole = generate(small(tmp_path / "whole", tiny_sd, "steps=30"))
+    given = arguments(tmp_path / "killed", tiny_sd, "steps=30")
+    process = subprocess.Popen(command(*given), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "killed").rglob("step-*.pt")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (killed,) = (tmp_path / "killed" / "a-corgi").iterdir()
+    assert not (killed / "splat.ply").exists()
+    assert generate(load_config(given)) == killed
+    assert (killed / "splat.ply").read_bytes() == (whole / "splat.ply").read_bytes()
+
+
+def test_resume_names_a_folder_instead_of_the_same_command(tmp_path, tiny_sd, monkeypatch):
+    real = train_step
+    monkeypatch.setattr(
+        "splat_esd.generate.train_step",
+        lambda run, step: real(run, step) if step < 5 else (_ for _ in ()).throw(KeyboardInterrupt),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        generate(small(tmp_path, tiny_sd))
+    monkeypatch.setattr("splat_esd.generate.train_step", real)
+    (folder,) = (tmp_path / "a-corgi").iterdir()
+    assert generate(load_config([f"resume={folder}"])) == folder
+    assert json.loads((folder / "run.json").read_text())["steps"] == 10
+
+
+def test_a_step_without_a_finite_gradient_changes_nothing_and_is_said(tmp_path, tiny_sd, capsys):
+    run = fresh_run(tmp_path, tiny_sd)
+    train_step(run, 0)
+    before = copy_state(run)
+    good, run.guidance.weight = run.guidance.weight, lambda t: torch.full((len(t), 1, 1, 1), torch.nan)
+    assert train_step(run, 1)["refused"] == 1
+    assert_same_state(run_state(run) | {"refused": 0}, before)
+    run.guidance.weight = good
+    assert "refused" not in train_step(run, 2)
+    assert run.refused == 0
+
+
+def test_phi_without_a_finite_gradient_stops_the_gaussians_too(tmp_path, tiny_sd):
+    run = fresh_run(tmp_path, tiny_sd)
+    before = copy_state(run)
+    real = run.guidance.phi.loss
+    run.guidance.phi.loss = lambda *given: real(*given) * torch.inf
+    assert train_step(run, 0)["refused"] == 1
+    assert_same_state(run_state(run) | {"refused": 0}, before)
+
+
+def test_a_run_that_stays_without_gradients_gives_up_with_advice(tmp_path, tiny_sd):
+    run = fresh_run(tmp_path, tiny_sd, "guidance=sds")
+    run.guidance.weight = lambda t: torch.full((len(t), 1, 1, 1), torch.nan)
+    with pytest.raises(EnvironmentProblem, match=r"not finite in 20 steps.*prior.dtype=fp32"):
+        for step in range(30):
+            train_step(run, step)
+    assert step == 19
+
+
+def test_a_damaged_checkpoint_stops_the_resume_and_touches_nothing(tmp_path, tiny_sd):
+    folder = generate(small(tmp_path, tiny_sd))
+    path = latest_checkpoint(folder / "ckpt")
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    before = sorted(p.read_bytes() for p in folder.rglob("*") if p.is_file())
+    with pytest.raises(UsageError, match=r"step-000010.pt is damaged"):
+        generate(load_config([f"resume={folder}"]))
+    assert sorted(p.read_bytes() for p in folder.rglob("*") if p.is_file()) == before
+
+
+def test_a_full_disk_is_one_message_and_the_last_checkpoint_stays(tmp_path, tiny_sd, monkeypatch):
+    def full(folder, step, state):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("splat_esd.generate.save_checkpoint", full)
+    with pytest.raises(EnvironmentProblem, match=r"No space left.*continue with: splat-esd resume="):
+        generate(small(tmp_path, tiny_sd))
+
+
+def test_a_seed_of_null_is_drawn_and_written_down(tmp_path, tiny_sd):
+    folder = generate(small(tmp_path, tiny_sd, "seed=null", "steps=1"))
+    seed = json.loads((folder / "run.json").read_text())["seed"]
+    assert folder.name.endswith(f"-s{seed}") and f"seed: {seed}" in (folder / "config.yaml").read_text()
+
+
+def test_cuda_without_a_gpu_is_refused(tmp_path, tiny_sd):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(EnvironmentProblem, match=r"device=cuda: PyTorch sees no CUDA GPU"):
+        generate(small(tmp_path, tiny_sd, "device=cuda"))
+
+
+def copy_state(run):
+    return torch.utils._pytree.tree_map(
+        lambda x: x.clone() if isinstance(x, torch.Tensor) else x, run_state(run)
+    )
+
+
+def assert_same_state(a, b):
+    flat_a, spec_a = torch.utils._pytree.tree_flatten(a)
+    flat_b, spec_b = torch.utils._pytree.tree_flatten(b)
+    assert spec_a == spec_b
+    for x, y in zip(flat_a, flat_b, strict=True):
+        assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y

@@ -1,0 +1,341 @@
+"""The equation: each method against its closed form, and the paper's claim on two-dimensional Gaussians."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from splat_esd.cameras import orbit_cameras
+from splat_esd.config import GuidanceConfig, LoraConfig, PerpNegConfig
+from splat_esd.diffusion.lora import camera_vector
+from splat_esd.diffusion.prior import load_prior
+from splat_esd.diffusion.prompts import PromptBook
+from splat_esd.diffusion.schedule import Schedule
+from splat_esd.guidance import ESD, SDS, make_guidance, perpendicular
+
+T = 1000
+BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, T, dtype=torch.float64) ** 2
+SCHEDULE = Schedule(torch.cumprod(1 - BETAS, 0))
+
+
+def guidance_config(name="esd", lam=0.5, **changes):
+    values = {
+        "name": name,
+        "lambda": lam,
+        "cfg_scale": None,
+        "t_min": 0.02,
+        "t_max": 0.98,
+        "t_max_end": 0.5,
+        "anneal_at": 0.2,
+        "weight": "sigma2",
+        "grad_clamp": None,
+        "perp_neg": PerpNegConfig(enabled=False, weight=1.0),
+        "lora": LoraConfig(rank=4, learning_rate=1e-3, camera_drop=0.3, steps=1),
+    }
+    return GuidanceConfig(**(values | changes))
+
+
+def ring(count, dtype=torch.float32):
+    azimuth = torch.arange(count, dtype=dtype) * (2 * math.pi / count)
+    one = torch.ones_like(azimuth)
+    return orbit_cameras(azimuth, 0.2 * one, 2.4 * one, 0.75 * one, width=16, height=16)
+
+
+class ExactPrior:
+    """The score of N(mean, cov) diffused:  eps = sigma (alpha^2 cov + sigma^2 I)^-1 (z_t - alpha mean)."""
+
+    schedule = SCHEDULE
+
+    def __init__(self, mean, cov):
+        self.mean, self.cov = mean, cov
+
+    def eps(self, z_t, t, text):
+        return gaussian_eps(z_t, t, self.mean, self.cov)
+
+
+class ExactPhi:
+    """The true scores of x = m + L u: without the camera those of N(m, L L^T), with it those of x."""
+
+    def eps(self, z_t, t, camera):
+        null = gaussian_eps(z_t, t, self.mean, self.cov)
+        x = self.x.repeat(len(z_t) // len(self.x), 1, 1, 1)
+        known = SCHEDULE.eps_from_z(x, z_t, t)
+        return torch.where((camera == 0).all(1)[:, None, None, None], null, known)
+
+
+def gaussian_eps(z_t, t, mean, cov):
+    alpha, sigma = SCHEDULE.alpha(t[:1]).item(), SCHEDULE.sigma(t[:1]).item()
+    spread = alpha**2 * cov + sigma**2 * torch.eye(2, dtype=cov.dtype)
+    flat = z_t.flatten(1) - alpha * mean
+    return (sigma * torch.linalg.solve(spread, flat.T).T).view_as(z_t)
+
+
+def fake_book(count):
+    empty = torch.zeros(1, 1, 1, dtype=torch.float64)
+    return SimpleNamespace(negative=empty, embed=lambda cameras: empty.expand(count, -1, -1))
+
+
+MEAN = torch.tensor([0.5, -1.0], dtype=torch.float64)
+COV = torch.tensor([[1.5, 0.6], [0.6, 0.8]], dtype=torch.float64)
+
+
+def fit_gaussian(lam, *, steps=1500, count=256, time=0.2):
+    """Descends the real ESD gradient on m and L from N(0, I / 4) and returns the covariance found."""
+    config = guidance_config("esd", lam, t_min=time, t_max=time + 1e-6, anneal_at=1.0)
+    prior, phi = ExactPrior(MEAN, COV), ExactPhi()
+    esd = ESD(prior, fake_book(count), config, phi=phi, cfg_scale=1.0, steps=steps)
+    m = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    L = (0.5 * torch.eye(2, dtype=torch.float64)).requires_grad_()
+    cameras, optimizer = ring(count, torch.float64), torch.optim.SGD([m, L], lr=1.0)
+    average, weight = torch.zeros(2, 2, dtype=torch.float64), 0
+    g = torch.Generator().manual_seed(0)
+    for step in range(steps):
+        u = torch.randn(count // 2, 2, dtype=torch.float64, generator=g)
+        u = torch.cat([u, -u])
+        z = (m + u @ L.T)[:, :, None, None]
+        phi.x, phi.mean, phi.cov = z.detach(), m.detach(), (L @ L.T).detach()
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        grad = esd.gradient(z.detach(), cameras, step, g)
+        torch.set_default_dtype(default)
+        optimizer.param_groups[0]["lr"] = 4.0 / (1 + step / 100)
+        optimizer.zero_grad()
+        ((grad * z).sum() / count).backward()
+        optimizer.step()
+        if step >= steps // 2:
+            average, weight = average + (L @ L.T).detach(), weight + 1
+    return average / weight
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.5, 0.75, 1.0])
+def test_the_paper_in_one_test_the_covariance_is_lambda_of_the_targets(lam):
+    """Stationary point  Sigma_q = lambda Sigma_p - (1 - lambda) (sigma / alpha)^2 I, clipped at 0."""
+    found = fit_gaussian(lam)
+    t = torch.tensor([int(0.2 * T)])
+    ratio = (SCHEDULE.sigma(t) / SCHEDULE.alpha(t)).item() ** 2
+    expected = lam * COV - (1 - lam) * ratio * torch.eye(2, dtype=torch.float64)
+    values, vectors = torch.linalg.eigh(expected)
+    expected = vectors @ values.clamp_min(0).diag() @ vectors.T
+    scale = COV.trace().item()
+    assert (found - expected).abs().max().item() < 0.02 * scale
+    assert found.trace().item() / scale == pytest.approx(expected.trace().item() / scale, abs=0.02)
+    if lam == 0.0:
+        assert found.trace().item() / scale < 0.01
+
+
+def test_variety_grows_with_lambda():
+    traces = [fit_gaussian(lam, steps=600).trace().item() for lam in (0.0, 0.4, 0.6, 0.8, 1.0)]
+    assert traces == sorted(traces)
+
+
+def test_when_the_renders_are_the_target_every_gradient_is_exactly_zero():
+    """lambda = 1 and q = p, per sample."""
+    count = 16
+    prior, phi = ExactPrior(MEAN, COV), ExactPhi()
+    phi.x, phi.mean, phi.cov = torch.randn(count, 2, 1, 1, dtype=torch.float64), MEAN, COV
+    esd = ESD(prior, fake_book(count), guidance_config("esd", 1.0), phi=phi, cfg_scale=1.0, steps=1)
+    config = guidance_config("esd", 1.0, t_min=0.3, t_max=0.3 + 1e-6, anneal_at=1.0)
+    esd.config = config
+    z_t = torch.randn(count, 2, 1, 1, dtype=torch.float64)
+    t = torch.full((count,), 300)
+    null = esd.particle_eps(z_t, t, torch.zeros_like(z_t), ring(count, torch.float64))
+    assert torch.equal(prior.eps(z_t, t, None), null)
+
+
+def test_esd_is_vsd_plus_lambda_times_the_mutual_information():
+    """lambda KL(q || p) + (1 - lambda) E_c KL(q_c || p) = E_c KL(q_c || p) - lambda I(x; c), discrete."""
+    g = torch.Generator().manual_seed(0)
+    q_c = torch.rand(5, 7, dtype=torch.float64, generator=g)
+    q_c /= q_c.sum(1, keepdim=True)
+    p = torch.rand(7, dtype=torch.float64, generator=g)
+    p /= p.sum()
+    q = q_c.mean(0)
+    kl = lambda a, b: (a * (a / b).log()).sum(-1)  # noqa: E731
+    information = kl(q_c, q).mean()
+    torch.testing.assert_close(kl(q, p), kl(q_c, p).mean() - information)
+
+
+@pytest.fixture
+def prior(tiny_sd):
+    return load_prior(str(tiny_sd), device="cpu", dtype="auto")
+
+
+def make(prior, config, seed=0, **options):
+    book = PromptBook(prior, "a corgi", "", by_view=True)
+    options = {"cfg_scale": 7.5, "steps": 10} | options
+    return make_guidance(prior, book, config, seed=seed, **options)
+
+
+def disturb(phi, seed=1):
+    """Moves phi away from the prior, as training would."""
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in phi.trainable().values():
+            p.add_(0.1 * torch.randn(p.shape, generator=g))
+
+
+def noisy(prior, count=3, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    z_t = torch.randn(count, 4, 8, 8, generator=g)
+    return z_t, torch.tensor([10, 400, 900])[:count], torch.randn(z_t.shape, generator=g)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.25, 1.0])
+def test_lambda_weighs_the_null_score_and_one_minus_lambda_the_cameras(prior, lam):
+    """At 0 it is VSD, at 1 the null score, bit for bit; 0.25 tells lambda from 1 - lambda."""
+    esd = make(prior, guidance_config("esd", lam))
+    disturb(esd.phi)
+    z_t, t, eps = noisy(prior)
+    cameras = ring(3)
+    with torch.no_grad():
+        found = esd.particle_eps(z_t, t, eps, cameras)
+        camera = esd.phi.eps(z_t, t, camera_vector(cameras))
+        null = esd.phi.eps(z_t, t, torch.zeros(3, 17))
+    assert (camera - null).abs().max() > 1e-3
+    if lam == 0.0:
+        assert torch.equal(found, camera)
+    elif lam == 1.0:
+        assert torch.equal(found, null)
+    else:
+        torch.testing.assert_close(found, 0.25 * null + 0.75 * camera, atol=1e-5, rtol=1e-5)
+
+
+def test_vsd_is_esd_with_lambda_zero_bit_for_bit(tiny_sd):
+    gradients = []
+    for config in (guidance_config("vsd", 0.0), guidance_config("esd", 0.0)):
+        guidance = make(load_prior(str(tiny_sd), device="cpu", dtype="auto"), config)
+        disturb(guidance.phi)
+        z = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+        gradients.append(guidance.gradient(z, ring(3), 0, torch.Generator().manual_seed(5)))
+    assert torch.equal(*gradients)
+
+
+def test_the_loss_gradient_is_the_weighted_score_difference_over_the_batch(prior):
+    """d loss / d z = w (eps_prior - mix) / B, each term computed on its own here."""
+    esd = make(prior, guidance_config("esd", 0.5), cfg_scale=4.0)
+    disturb(esd.phi)
+    cameras = ring(3)
+    z = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    grad = esd.gradient(z.detach(), cameras, 0, torch.Generator().manual_seed(5))
+    ((grad * z).sum() / 3).backward()
+    g = torch.Generator().manual_seed(5)
+    t = torch.randint(20, 980, (3,), generator=g)
+    eps = torch.randn(z.shape, generator=g)
+    z_t = prior.schedule.add_noise(z.detach(), eps, t)
+    with torch.no_grad():
+        e_u = prior.eps(z_t, t, prior.encode_text([""] * 3))
+        e_c = prior.eps(z_t, t, esd.book.embed(cameras))
+        mix = 0.5 * esd.phi.eps(z_t, t, torch.zeros(3, 17))
+        mix = mix + 0.5 * esd.phi.eps(z_t, t, camera_vector(cameras))
+    w = 1 - prior.schedule.alphas_cumprod[t].view(-1, 1, 1, 1)
+    expected = w * (e_u + 4.0 * (e_c - e_u) - mix) / 3
+    torch.testing.assert_close(z.grad, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_sds_subtracts_the_noise_itself(prior):
+    sds = make(prior, guidance_config("sds", None))
+    z_t, t, eps = noisy(prior)
+    assert type(sds) is SDS
+    assert torch.equal(sds.particle_eps(z_t, t, eps, ring(3)), eps)
+
+
+def test_a_step_costs_two_evaluations_of_the_prior_two_of_phi_and_one_to_train(prior):
+    esd = make(prior, guidance_config("esd", 0.5))
+    z = torch.randn(3, 4, 8, 8)
+    calls = []
+    prior.unet.register_forward_hook(lambda m, args, out: calls.append(len(args[0])))
+    g = torch.Generator().manual_seed(0)
+    esd.gradient(z, ring(3), 0, g)
+    esd.fit(z, ring(3), g)
+    assert calls == [6, 6, 3]
+    counted = esd.evaluations
+    assert (counted.prior, counted.phi, counted.phi_training) == (2, 2, 1)
+
+
+def test_guidance_of_scale_one_is_the_conditional_score(prior):
+    sds = make(prior, guidance_config("sds", None), cfg_scale=1.0)
+    z_t, t, _ = noisy(prior)
+    with torch.no_grad():
+        found = sds.prior_eps(z_t, t, ring(3))
+        expected = prior.eps(z_t, t, sds.book.embed(ring(3)))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_clamp_bounds_what_guidance_adds_to_the_unconditional_score(prior):
+    sds = make(prior, guidance_config("sds", None, grad_clamp=0.01), cfg_scale=100.0)
+    z_t, t, _ = noisy(prior)
+    with torch.no_grad():
+        change = sds.prior_eps(z_t, t, ring(3)) - prior.eps(z_t, t, prior.encode_text([""] * 3))
+    assert change.abs().max() <= 0.01 + 1e-5
+    assert change.abs().max() > 0.009
+
+
+def test_perp_neg_keeps_the_prompts_own_direction_and_costs_two_evaluations_more(prior):
+    config = guidance_config("sds", None, perp_neg=PerpNegConfig(enabled=True, weight=2.0))
+    plain, perp = make(prior, guidance_config("sds", None)), make(prior, config)
+    z_t, t, _ = noisy(prior)
+    with torch.no_grad():
+        e_u = prior.eps(z_t, t, prior.encode_text([""] * 3))
+        direction = plain.prior_eps(z_t, t, ring(3)) - e_u
+        changed = perp.prior_eps(z_t, t, ring(3)) - e_u
+    difference = changed - direction
+    along = (difference * direction).flatten(1).sum(1) / direction.flatten(1).norm(dim=1)
+    assert difference.flatten(1).norm(dim=1).min() > 1e-4
+    torch.testing.assert_close(along, torch.zeros(3), atol=1e-4, rtol=0)
+    assert perp.evaluations.prior == 4
+
+
+def test_perpendicular_leaves_nothing_along_the_other():
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 5, 4, 8, 8, dtype=torch.float64, generator=g)
+    left = (perpendicular(a, b) * b).flatten(1).sum(1)
+    torch.testing.assert_close(left, torch.zeros_like(left), atol=1e-12, rtol=0)
+
+
+def test_the_upper_time_falls_once_at_the_fraction_asked_for(prior):
+    sds = make(prior, guidance_config("sds", None, anneal_at=0.2), steps=100)
+    assert [sds.time_range(step)[1] for step in (0, 19, 20, 99)] == [0.98, 0.98, 0.5, 0.5]
+
+
+def test_the_camera_is_dropped_from_its_share_of_phis_samples(prior):
+    """T6: the null branch sees about p0 of the samples, each on its own coin."""
+    esd = make(prior, guidance_config("esd", 0.5))
+    seen = []
+    esd.phi.loss = lambda z, t, eps, camera, dropped: (
+        seen.append(dropped) or esd.phi.camera(camera).sum(1)
+    )
+    for step in range(200):
+        esd.fit(torch.zeros(8, 4, 8, 8), ring(8), torch.Generator().manual_seed(step))
+    drops = torch.stack(seen).float()
+    assert drops.mean().item() == pytest.approx(0.3, abs=0.04)
+    assert 0 < (drops.mean(1) > 0).float().mean() and drops.mean(1).max() < 1.0
+
+
+def test_phi_is_trained_on_the_whole_schedule_whatever_the_guidances_range(prior):
+    esd = make(prior, guidance_config("esd", 0.5, t_max=0.1, t_max_end=0.1))
+    times = []
+    esd.phi.loss = lambda z, t, eps, camera, dropped: (
+        times.append(t) or esd.phi.camera(camera).sum(1)
+    )
+    for step in range(100):
+        esd.fit(torch.zeros(8, 4, 8, 8), ring(8), torch.Generator().manual_seed(step))
+    t = torch.cat(times)
+    assert t.min() < 20 and t.max() > 980
+
+
+def test_the_entropic_share_is_measured_by_quarter_of_the_schedule(prior):
+    esd = make(prior, guidance_config("esd", 0.5))
+    disturb(esd.phi)
+    z_t, t, eps = noisy(prior)
+    cameras = ring(3)
+    with torch.no_grad():
+        mix = esd.particle_eps(z_t, t, eps, cameras)
+        difference = esd.prior_eps(z_t, t, cameras) - mix
+        esd._measure(difference, t)
+        term = 0.5 * (
+            esd.phi.eps(z_t, t, camera_vector(cameras)) - esd.phi.eps(z_t, t, torch.zeros(3, 17))
+        )
+    expected = (term.flatten(1).norm(dim=1) / difference.flatten(1).norm(dim=1)).tolist()
+    found = [esd.stats[f"entropic_share_{b}"] for b in (0, 1, 3)]
+    assert found == pytest.approx(expected, rel=1e-3)

@@ -1,0 +1,53 @@
+import math
+
+import pytest
+import torch
+
+from splat_esd.cameras import orbit_cameras
+from splat_esd.diffusion.prior import load_prior
+from splat_esd.diffusion.prompts import VIEWS, PromptBook, view_index
+
+
+def at(degrees, elevation=10.0):
+    azimuth = torch.tensor(degrees, dtype=torch.float32).deg2rad()
+    one = torch.ones_like(azimuth)
+    return orbit_cameras(
+        azimuth, math.radians(elevation) * one, 2.4 * one, 0.75 * one, width=16, height=16
+    )
+
+
+@pytest.mark.parametrize(
+    ("degrees", "view"),
+    [(0, "front"), (44, "front"), (-44, "front"), (316, "front"), (46, "side"), (134, "side"),
+     (-90, "side"), (136, "back"), (180, "back"), (-136, "back"), (224, "back"), (404, "front")],
+)  # fmt: skip
+def test_the_view_is_named_by_its_azimuth_whatever_the_turns(degrees, view):
+    assert VIEWS[view_index(at([float(degrees)])).item()] == view
+
+
+def test_a_view_from_high_above_is_overhead_from_every_side():
+    assert {VIEWS[i] for i in view_index(at([0.0, 90.0, 180.0], elevation=70.0))} == {"overhead"}
+
+
+def test_the_prior_hears_the_view_and_phi_the_plain_prompt(tiny_sd):
+    prior = load_prior(str(tiny_sd), device="cpu", dtype="auto")
+    book = PromptBook(prior, "a corgi", "fog", by_view=True)
+    expected = prior.encode_text(["a corgi, front view", "a corgi, back view"])
+    torch.testing.assert_close(book.embed(at([0.0, 180.0])), expected)
+    torch.testing.assert_close(book.plain, prior.encode_text(["a corgi"]))
+    torch.testing.assert_close(book.negative, prior.encode_text(["fog"]))
+
+
+def test_without_view_prompts_every_camera_hears_the_same(tiny_sd):
+    prior = load_prior(str(tiny_sd), device="cpu", dtype="auto")
+    book = PromptBook(prior, "a corgi", "", by_view=False)
+    embedded = book.embed(at([0.0, 90.0, 180.0]))
+    torch.testing.assert_close(embedded, book.plain.expand(3, -1, -1))
+
+
+def test_perp_neg_opposes_each_view_to_two_others(tiny_sd):
+    prior = load_prior(str(tiny_sd), device="cpu", dtype="auto")
+    book = PromptBook(prior, "a corgi", "", by_view=True)
+    opposed = book.opposed(at([0.0, 90.0, 180.0]))
+    names = [[next(VIEWS[i] for i in range(4) if torch.equal(book.views[i], row)) for row in two] for two in opposed]
+    assert names == [["side", "back"], ["front", "back"], ["side", "front"]]

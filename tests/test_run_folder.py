@@ -1,0 +1,91 @@
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from splat_esd.config import load_config
+from splat_esd.errors import UsageError
+from splat_esd.run_folder import (
+    append_metrics,
+    open_run_folder,
+    read_run,
+    slug,
+    trim_metrics,
+    write_run,
+)
+
+
+def config(tmp_path, *overrides, prompt="a corgi"):
+    return load_config([f"prompt={prompt}", "prior=zoo", f"out={tmp_path}", *overrides])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("a corgi", "a-corgi"),
+        ("A Corgi, wearing (a) hat!", "a-corgi-wearing-a-hat"),
+        ("ein Löwe", "ein-löwe"),
+        ("../../etc", "etc"),
+        ("...", "prompt"),
+        ("x" * 200, "x" * 60),
+    ],
+)
+def test_a_prompt_becomes_a_harmless_folder_name(prompt, name):
+    assert slug(prompt) == name
+
+
+def test_a_new_run_gets_a_folder_with_its_time_seed_and_configuration(tmp_path):
+    wanted = config(tmp_path, "seed=3")
+    folder, continued = open_run_folder(wanted)
+    assert not continued
+    assert re.fullmatch(r"\d{8}-\d{6}-s3", folder.name) and folder.parent.name == "a-corgi"
+    assert (folder / "config.yaml").read_text(encoding="utf-8") == wanted.to_yaml()
+
+
+def test_the_same_command_continues_an_unfinished_run(tmp_path):
+    folder, _ = open_run_folder(config(tmp_path))
+    write_run(folder, status="interrupted")
+    assert open_run_folder(config(tmp_path)) == (folder, True)
+
+
+def test_a_finished_run_or_another_setting_starts_afresh(tmp_path):
+    folder, _ = open_run_folder(config(tmp_path))
+    other, continued = open_run_folder(config(tmp_path, "guidance.lambda=0.25"))
+    assert not continued and other != folder
+    write_run(folder, status="finished")
+    third, continued = open_run_folder(config(tmp_path))
+    assert not continued and third not in (folder, other)
+
+
+def test_a_run_that_another_process_works_on_is_left_alone(tmp_path):
+    folder, _ = open_run_folder(config(tmp_path))
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        run = json.dumps({"status": "running", "pid": sleeper.pid})
+        (folder / "run.json").write_text(run)
+        assert open_run_folder(config(tmp_path))[0] != folder
+        with pytest.raises(UsageError, match="another process is still working"):
+            open_run_folder(config(tmp_path).model_copy(update={"resume": folder}))
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    assert open_run_folder(config(tmp_path).model_copy(update={"resume": folder})) == (folder, True)
+
+
+def test_run_json_gathers_facts_and_the_process_that_runs(tmp_path):
+    write_run(tmp_path, status="running", seed=1)
+    write_run(tmp_path, steps=5)
+    assert read_run(tmp_path) == {"status": "running", "pid": os.getpid(), "seed": 1, "steps": 5}
+
+
+def test_metrics_after_the_checkpoint_and_a_torn_line_are_dropped(tmp_path):
+    for step in (1, 2, 3):
+        append_metrics(tmp_path, step, {"x": 0.5})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "x"')
+    trim_metrics(tmp_path, 2)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
