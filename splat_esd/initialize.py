@@ -112,14 +112,14 @@ def read_points(
 
 def _neighbour_log_scales(points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
     """Measures the mean distance to the three nearest neighbours."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     if len(points) < 2:
         raise ValueError(f"expected two points or more, to measure distances, got {len(points)}.")
     if not points.isfinite().all():
         raise ValueError("expected finite points, got NaN or infinity among them.")
     array = points.detach().cpu().double().numpy()
-    distances, _ = cKDTree(array).query(array, k=min(4, len(array)))
+    distances, _ = KDTree(array).query(array, k=min(4, len(array)))
     mean = distances[:, 1:].mean(axis=1)
     # Points that coincide have no distance; a Gaussian of no size could never grow again.
     floor = max(1e-3 * float(mean.mean()), 1e-6)

@@ -1,7 +1,7 @@
 """The result in pictures: a film that plays anywhere, an animation for a README, a sheet."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +100,7 @@ def _write_film(frames: np.ndarray, path: Path, fps: int) -> None:
             raise EnvironmentProblem(f"ffmpeg could not write {path}: {reason}") from error
 
 
-def _feed(writer: Iterator, frames: np.ndarray) -> None:
+def _feed(writer: Generator, frames: np.ndarray) -> None:
     try:
         writer.send(None)
         for frame in frames:
