@@ -161,9 +161,7 @@ def _export(arguments: list[str]) -> int:
 
 def _view(arguments: list[str]) -> int:
     if len(arguments) != 1:
-        raise UsageError(
-            f"view takes one run folder or .ply, got {len(arguments)}; see view --help."
-        )
+        raise UsageError(f"view takes one run folder or .ply, got {len(arguments)} arguments.")
     source = _splat_of(Path(arguments[0]).expanduser())
     from splat_esd.console import note
     from splat_esd.export.viewer import view

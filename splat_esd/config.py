@@ -47,6 +47,12 @@ def _spoken(text: str) -> str:
     return text
 
 
+def _folder_or_id(text: str) -> str:
+    # A folder is kept whole, so that a run can be resumed from another place; a hub id as it is.
+    folder = Path(text).expanduser()
+    return str(folder.absolute()) if folder.is_dir() else text
+
+
 Unit = Annotated[float, _within("[0, 1]")]
 Weight = Annotated[float, _within("[0, inf)")]
 Positive = Annotated[float, _within("(0, inf)")]
@@ -69,14 +75,13 @@ class PriorConfig(_Section):
     """The diffusion model that knows what things look like."""
 
     name: Literal["auto", "zoo", "sd15", "sd21"]
-    path: str | None
+    path: Annotated[str, AfterValidator(_folder_or_id)] | None
     mirrors: tuple[str, ...]
     revision: str | None
     dtype: Literal["auto", "fp32", "bf16"]
     cfg_scale: Weight
     sds_cfg_scale: Weight
     view_prompts: bool
-    image_size: Annotated[int, _within("[8, 4096]")]
 
 
 class PerpNegConfig(_Section):
@@ -288,6 +293,12 @@ class Config(_Section):
     regularize: RegularizeConfig
     export: ExportConfig
     log: LogConfig
+
+    @model_validator(mode="after")
+    def _views_to_push_from(self) -> "Config":
+        if self.guidance.perp_neg.enabled and not self.prior.view_prompts:
+            raise ConfigError("guidance.perp_neg.enabled needs prior.view_prompts=true.")
+        return self
 
     @property
     def total_steps(self) -> int:

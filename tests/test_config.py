@@ -84,6 +84,23 @@ def test_a_path_may_start_at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert load("out=~/runs").out == tmp_path / "runs"
 
 
+def test_the_folder_of_a_prior_is_found_again_from_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    (tmp_path / "my prior").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load("prior.path=my prior").prior.path == str(tmp_path / "my prior")
+    assert load("prior.path=owner/name").prior.path == "owner/name"
+
+
+def test_perp_neg_needs_the_prompts_of_the_views():
+    assert load("guidance.perp_neg.enabled=true").guidance.perp_neg.enabled
+    said = message(
+        "prompt=x", "prior=zoo", "guidance.perp_neg.enabled=true", "prior.view_prompts=false"
+    )
+    assert said == "guidance.perp_neg.enabled needs prior.view_prompts=true."
+
+
 def test_the_last_of_two_values_holds():
     assert load("seed=1", "seed=2", "prompt=first", "prompt=second").seed == 2
 
@@ -209,7 +226,8 @@ def test_sds_has_no_lambda_and_vsd_no_other():
 def test_auto_prior_becomes_a_named_one(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(config_module, "choose_prior", lambda: "sd15")
     config = load_config(["prompt=x", "prior.cfg_scale=5"])
-    assert (config.prior.name, config.prior.image_size, config.prior.cfg_scale) == ("sd15", 512, 5)
+    assert (config.prior.name, config.prior.sds_cfg_scale) == ("sd15", 100)
+    assert config.prior.cfg_scale == 5
 
 
 def test_auto_prior_is_the_zoo_without_a_gpu(monkeypatch: pytest.MonkeyPatch):
