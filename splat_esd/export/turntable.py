@@ -100,7 +100,7 @@ def _write_film(frames: np.ndarray, path: Path, fps: int) -> None:
             raise EnvironmentProblem(f"ffmpeg could not write {path}: {reason}") from error
 
 
-def _feed(writer: Generator, frames: np.ndarray) -> None:
+def _feed(writer: Generator[None, np.ndarray | None, None], frames: np.ndarray) -> None:
     try:
         writer.send(None)
         for frame in frames:
