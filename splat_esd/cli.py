@@ -5,10 +5,13 @@ Exit codes: 0 done, 1 a bug here, 2 a mistake in what was asked, 3 this machine 
 Everything heavy is imported by the command that needs it, so help and mistakes answer at once.
 """
 
+import io
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -87,7 +90,8 @@ def run() -> NoReturn:
     """The program: `main` on the arguments given, its code returned to the shell."""
     for stream in (sys.stdout, sys.stderr):
         # A prompt may hold characters that an old terminal has not.
-        stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(main(sys.argv[1:]))
 
 
@@ -109,11 +113,9 @@ def main(argv: Sequence[str]) -> int:
         return _failed(_about_files(error), EnvironmentProblem.exit_code)
     except Exception as error:
         if type(error).__name__ in ("OutOfMemoryError", "MemoryError"):
-            message = (
-                "out of memory; try cameras.batch_size=1, quality=draft or a smaller density.cap."
-            )
-            return _failed(message, EnvironmentProblem.exit_code)
-        sys.excepthook(type(error), error, error.__traceback__)
+            return _failed(OUT_OF_MEMORY, EnvironmentProblem.exit_code)
+        if not _wants_traceback():
+            traceback.print_exception(error)
         return _failed(BUG, 1)
 
 
@@ -169,11 +171,11 @@ def _view(arguments: list[str]) -> int:
     viewer = view(source)
     note(f"{source} is shown at {viewer.url} on this machine; Ctrl-C stops.")
     try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        return 0
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
     finally:
         viewer.stop()
+    return 0
 
 
 def _doctor(arguments: list[str]) -> int:
@@ -245,6 +247,10 @@ def _show(text: str) -> int:
     return 0
 
 
+def _wants_traceback() -> bool:
+    return os.environ.get("SPLAT_ESD_TRACEBACK") == "1"
+
+
 def _about_files(error: OSError) -> str:
     reason = error.strerror or str(error) or type(error).__name__
     return f"{error.filename}: {reason}." if error.filename else f"{reason}."
@@ -253,7 +259,7 @@ def _about_files(error: OSError) -> str:
 def _failed(message: str, code: int) -> int:
     from splat_esd.console import error
 
-    if os.environ.get("SPLAT_ESD_TRACEBACK") == "1" and sys.exc_info()[0] is not None:
-        sys.excepthook(*sys.exc_info())
+    if _wants_traceback():
+        traceback.print_exc()
     error(message)
     return code

@@ -263,9 +263,9 @@ class LogConfig(_Section):
 class _Dumper(yaml.SafeDumper):
     """Escapes what PyYAML writes bare but reads back as something else: U+0085, U+2028, ..."""
 
-    def represent_str(self, text: str) -> yaml.ScalarNode:
-        style = None if text.isprintable() else '"'
-        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        style = None if data.isprintable() else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
 
 _Dumper.add_representer(str, _Dumper.represent_str)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from splat_esd.errors import UsageError
 from splat_esd.paths import CONF
@@ -64,7 +64,7 @@ def compose(groups: dict[str, str]) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     tree = _tree(tuple(f"{group}={choice}" for group, choice in groups.items()))
-    return OmegaConf.to_container(tree, resolve=True)
+    return cast(dict[str, Any], OmegaConf.to_container(tree, resolve=True))
 
 
 @cache
@@ -137,7 +137,8 @@ def _value(key: str, text: str) -> Any:
         ) from None
     if override.is_sweep_override():
         raise ConfigError(f"{key} takes one value, got {text}; start a run for each.")
-    return OmegaConf.to_container(OmegaConf.create({"value": override.value()}))["value"]
+    holder = OmegaConf.to_container(OmegaConf.create({"value": override.value()}))
+    return cast(dict[str, Any], holder)["value"]
 
 
 def _no_setting(argument: str) -> str:
