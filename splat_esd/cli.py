@@ -53,7 +53,7 @@ regularize.*, export.*, log.*: every key stands, with its meaning, in
 EXPORT_HELP = """\
 splat-esd export from=RUN_OR_PLY [out=FOLDER] [formats=[ply,...]] [export.KEY=VALUE...]
 
-  splat-esd export from=outputs/latest formats=[turntable] export.size=512
+  splat-esd export from=RUN formats=[turntable] export.size=512
   splat-esd export from=cat.ply out=cat formats=[ply] export.up=z
 
   from                folder of a run, or a splat .ply

@@ -367,7 +367,7 @@ def load_export(overrides: Sequence[str]) -> ExportJob:
             f"export takes from, out, formats and export.*, got {next(iter(groups))}."
         )
     if "from" not in values:
-        raise ConfigError("nothing to export: say from=outputs/latest or from=file.ply")
+        raise ConfigError("nothing to export: say from=FOLDER_OF_A_RUN or from=FILE.ply")
     data = {"from": None, "out": None, "export": compose({})["export"]}
     for key, value in values.items():
         assign(data, "export.formats" if key == "formats" else key, value)

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from splat_esd import console
@@ -96,9 +97,16 @@ def _memory() -> tuple[bool, str]:
 
 
 def _kernels() -> tuple[bool, str]:
-    from splat_esd.rasterize import cpu
+    import torch
 
-    return True, f"built; this CPU runs them with {cpu.instruction_set()}"
+    from splat_esd.cameras import turntable
+    from splat_esd.initialize import ball
+    from splat_esd.rasterize import rasterize
+
+    one = ball(4, radius=0.5, opacity=0.9, color=1.0, generator=torch.Generator().manual_seed(0))
+    camera = turntable(1, elevation=0.0, distance=3.0, fovy=0.8, width=16, height=16)
+    drawn = rasterize(one, camera, backend="cpu").alpha.max().item()
+    return drawn > 0.1, "draw" if drawn > 0.1 else "run, but draw nothing"
 
 
 def _cuda() -> tuple[bool, str]:
@@ -115,10 +123,16 @@ def _cuda() -> tuple[bool, str]:
 def _gsplat() -> tuple[bool, str]:
     import torch
 
-    installed = version("gsplat")
+    installed, origin = version("gsplat"), find_spec("gsplat").origin
     if not torch.cuda.is_available():
         return False, f"{installed}, but it needs a CUDA GPU"
-    return True, f"{installed}; its CUDA kernels are built at first use"
+    if list(Path(origin).parent.glob("csrc*.so")):
+        return True, f"{installed}, its CUDA kernels ready"
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    if shutil.which("nvcc") or (CUDA_HOME and (Path(CUDA_HOME) / "bin" / "nvcc").is_file()):
+        return True, f"{installed}; its CUDA kernels are built once, in minutes, at first use"
+    return False, f"{installed}, without CUDA kernels and without nvcc to build them"
 
 
 def _zoo() -> tuple[bool, str]:

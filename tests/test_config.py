@@ -340,7 +340,7 @@ def test_export_takes_its_own_keys():
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        ([], "nothing to export: say from=outputs/latest or from=file.ply"),
+        ([], "nothing to export: say from=FOLDER_OF_A_RUN or from=FILE.ply"),
         (["from=a", "format=[ply]"], "unknown key format; did you mean export.formats?"),
         (["from=a", "prior=zoo"], "export takes from, out, formats and export.*, got prior."),
         (

@@ -2,8 +2,10 @@
 
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from splat_esd import doctor
 from splat_esd.config import load_config
@@ -81,3 +83,31 @@ def test_the_recommended_command_is_valid(missing: list[str]):
     words = shlex.split(advice.partition("splat-esd ")[2])
     settings = [word for word in words if "=" in word]
     assert "corgi" in load_config(["prior=zoo", *settings]).prompt
+
+
+def test_gsplat_needs_its_kernels_or_a_compiler(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert doctor._gsplat() == (False, f"{doctor.version('gsplat')}, but it needs a CUDA GPU")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.utils.cpp_extension.CUDA_HOME", None)
+    monkeypatch.setattr("pathlib.Path.glob", lambda folder, pattern: iter(()))
+    for compiler, usable in ("/usr/bin/nvcc", True), (None, False):
+        monkeypatch.setattr("shutil.which", lambda name, found=compiler: found)
+        assert doctor._gsplat()[0] is usable
+
+
+@pytest.mark.parametrize(("value", "fine"), [(0.9, True), (0.0, False)])
+def test_the_kernels_are_fine_when_they_draw(
+    value: float, fine: bool, monkeypatch: pytest.MonkeyPatch
+):
+    drawn = SimpleNamespace(alpha=torch.full((1, 16, 16, 1), value))
+    monkeypatch.setattr("splat_esd.rasterize.rasterize", lambda *args, **options: drawn)
+    assert doctor._kernels()[0] is fine
+
+
+def test_the_zoo_is_looked_for_where_assets_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(doctor, "ASSETS", tmp_path)
+    assert not doctor._zoo()[0]
+    (tmp_path / "zoo").mkdir()
+    (tmp_path / "zoo" / "model_index.json").touch()
+    assert doctor._zoo()[0]
