@@ -58,8 +58,8 @@ def recommend(fine: dict[str, bool]) -> tuple[bool, str]:
         return True, f'Start with:  splat-esd prompt="a corgi"    ({more})'
     if fine["C++ kernels"]:
         return True, 'Start with:  splat-esd prompt="a corgi"'
-    slow = 'splat-esd prompt="a corgi" rasterizer=reference quality=draft'
-    return True, f"The C++ kernels are missing: pip install again. Slow, but works:  {slow}"
+    slow = 'splat-esd prompt="a corgi" rasterizer=reference export.formats=[ply,viewer]'
+    return True, f"The C++ kernels are missing: install the package again. Slow, but works:  {slow}"
 
 
 def _findings() -> Iterator[Finding]:
