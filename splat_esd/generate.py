@@ -66,7 +66,9 @@ def choose_device(config: Config) -> tuple[torch.device, str]:
             "device=cpu works everywhere."
         )
     if config.device == "auto":
-        return torch.device("cuda" if there else "cpu"), "GPU found" if there else "no CUDA GPU here"
+        return torch.device(
+            "cuda" if there else "cpu"
+        ), "GPU found" if there else "no CUDA GPU here"
     return torch.device(config.device), "as asked"
 
 
@@ -136,7 +138,9 @@ def _loop(run: Run, folder: Path, start: int) -> None:
 def _report(run: Run, folder: Path, step: int, stats: dict, meter, begun: float) -> None:
     log = run.config.log
     if stats.get("refused"):
-        console.warn(f"step {step} gave a gradient that is not finite; it was refused, nothing changed.")
+        console.warn(
+            f"step {step} gave a gradient that is not finite; it was refused, nothing changed."
+        )
     meter.update(step, score=stats["score_norm"], gaussians=len(run.gaussians))
     if step % log.every == 0 or stats.get("refused"):
         facts = {"gaussians": len(run.gaussians), "seconds": round(time.monotonic() - begun, 3)}

@@ -72,7 +72,9 @@ def trim_metrics(folder: Path, step: int) -> None:
     """Drops the lines of metrics.jsonl that a run continued from `step` will write again."""
     path = folder / "metrics.jsonl"
     if path.exists():
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _before(line, step)]
+        lines = [
+            line for line in path.read_text(encoding="utf-8").splitlines() if _before(line, step)
+        ]
         write_text(path, "".join(line + "\n" for line in lines))
 
 

@@ -52,7 +52,9 @@ def _parse(arguments: list[str]) -> Settings:
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if key not in known or not equals:
-            raise UsageError(f"zoo train takes {', '.join(f'{k}=...' for k in known)}; got {argument}.")
+            raise UsageError(
+                f"zoo train takes {', '.join(f'{k}=...' for k in known)}; got {argument}."
+            )
         try:
             given[key] = known[key](value)
         except ValueError:
@@ -162,7 +164,9 @@ class Clock:
     def rate(self, peak: float, step: int) -> float:
         """Returns the learning rate: 200 steps of warm-up, then a cosine over the budget."""
         done = min(self.spent / self.budget, 1.0)
-        return peak * min(1.0, (step + 1) / 200) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+        return (
+            peak * min(1.0, (step + 1) / 200) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+        )
 
 
 def train_vae(photos: Photos, settings: Settings, work: Path):
