@@ -375,14 +375,10 @@ def load_export(overrides: Sequence[str]) -> ExportJob:
 
 
 def choose_prior() -> str:
-    """Returns what `prior=auto` stands for here: Stable Diffusion only if nothing is missing."""
+    """Returns what `prior=auto` stands for here: sd21 on a CUDA GPU, the embedded zoo elsewhere."""
     import torch
 
-    if torch.cuda.is_available():
-        for choice in ("sd21", "sd15"):
-            if cached_mirror(choice) is not None:
-                return choice
-    return "zoo"
+    return "sd21" if torch.cuda.is_available() else "zoo"
 
 
 def cached_mirror(choice: str) -> str | None:

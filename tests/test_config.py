@@ -235,12 +235,9 @@ def test_auto_prior_is_the_zoo_without_a_gpu(monkeypatch: pytest.MonkeyPatch):
     assert config_module.choose_prior() == "zoo"
 
 
-def test_auto_prior_on_a_gpu_takes_what_is_there(monkeypatch: pytest.MonkeyPatch):
+def test_auto_prior_is_stable_diffusion_on_a_gpu(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    for cached, expected in ({"sd21", "sd15"}, "sd21"), ({"sd15"}, "sd15"), (set(), "zoo"):
-        there = {choice: "owner/name" for choice in cached}
-        monkeypatch.setattr(config_module, "cached_mirror", there.get)
-        assert config_module.choose_prior() == expected
+    assert config_module.choose_prior() == "sd21"
 
 
 def test_auto_prior_with_a_path_asks_for_the_kind():
