@@ -1,0 +1,349 @@
+// Front-to-back blending and its gradient, one 16 x 16 tile at a time, one 4 x 4 block per vector.
+//
+// Compiled once per instruction set; README.md has the equations.
+
+#include "kernels.h"
+#include "simd.h"
+
+namespace splat {
+namespace SPLAT_ISA {
+namespace {
+
+constexpr int kChunk = 256;         // entries whose records are copied together
+constexpr float kMaskSlack = 1e-2f;  // bits; more than the bound's rounding error
+
+// The pixel centres of a block, and which of them lie in the image.
+struct Block {
+  Lanes x, y;
+  int columns, rows;  // inside the image; 0 for a block outside
+};
+
+struct Place {
+  int64_t camera;
+  int column, row;
+  int left, top;
+};
+
+Place place(const Tiles& t, int64_t tile) {
+  const int64_t per_image = static_cast<int64_t>(t.columns) * t.rows;
+  const int within = static_cast<int>(tile % per_image);
+  const int column = within % t.columns, row = within / t.columns;
+  return {tile / per_image, column, row, column * kTile, row * kTile};
+}
+
+int inside(int start, int limit) {
+  const int left = limit - start;
+  return left < 0 ? 0 : (left > kBlock ? kBlock : left);
+}
+
+Block block_of(const Tiles& t, const Place& at, int b) {
+  const int left = at.left + (b % 4) * kBlock, top = at.top + (b / 4) * kBlock;
+  alignas(64) float x[kLanes], y[kLanes];
+  for (int i = 0; i < kLanes; ++i) {
+    x[i] = static_cast<float>(left + i % 4) + 0.5f;
+    y[i] = static_cast<float>(top + i / 4) + 0.5f;
+  }
+  return {load(x), load(y), inside(left, t.width), inside(top, t.height)};
+}
+
+// 1 where a pixel of the block is in the image, else 0.
+Lanes in_image(const Block& block) {
+  alignas(64) float in[kLanes];
+  for (int i = 0; i < kLanes; ++i) in[i] = i % 4 < block.columns && i / 4 < block.rows;
+  return load(in);
+}
+
+// The blocks of a tile that a Gaussian may reach, as bits: where the largest alpha over the
+// block's pixel centres is not below the limit. The ellipse's value is convex, so outside of its
+// centre the least lies on one of the two edges that face it.
+struct BlockTest {
+  Lanes left, right, top, bottom;
+
+  explicit BlockTest(const Place& at) {
+    alignas(64) float x[kLanes], y[kLanes];
+    for (int i = 0; i < kLanes; ++i) {
+      x[i] = static_cast<float>(at.left + (i % 4) * kBlock) + 0.5f;
+      y[i] = static_cast<float>(at.top + (i / 4) * kBlock) + 0.5f;
+    }
+    left = load(x);
+    top = load(y);
+    right = left + splat(kBlock - 1);
+    bottom = top + splat(kBlock - 1);
+  }
+
+  uint32_t operator()(const Record& r) const {
+    const Lanes x = splat(r.x), y = splat(r.y), zero = splat(0.0f);
+    const Lanes x0 = left - x, x1 = right - x, y0 = top - y, y1 = bottom - y;
+    const Lanes near_x = min(max(zero, x0), x1), near_y = min(max(zero, y0), y1);
+    const Lanes best_y = min(max(splat(r.dy_per_dx) * near_x, y0), y1);
+    const Lanes best_x = min(max(splat(r.dx_per_dy) * near_y, x0), x1);
+    const Lanes least = min(distance(r, near_x, best_y), distance(r, best_x, near_y));
+    return bits(splat(r.lo - kLog2AlphaMin + kMaskSlack) >= least);
+  }
+
+  static Lanes distance(const Record& r, Lanes dx, Lanes dy) {
+    const Lanes u = fma(splat(r.s1), dx, splat(r.s2) * dy), v = splat(r.s3) * dy;
+    return fma(u, u, v * v);
+  }
+};
+
+// How one Gaussian covers sixteen pixels. Both passes come through here, so that each decision to
+// skip, to clamp or to stop falls the same way twice.
+struct Cover {
+  Lanes dx, dy, raw, alpha, after;
+  Mask seen, kept;  // not too faint; and not behind a finished pixel
+
+  Cover(const Record& r, const Block& block, Lanes transmittance) {
+    dx = block.x - splat(r.x);
+    dy = block.y - splat(r.y);
+    const Lanes u = fma(splat(r.s1), dx, splat(r.s2) * dy), v = splat(r.s3) * dy;
+    const Lanes log_alpha = fnma(v, v, fnma(u, u, splat(r.lo)));
+    seen = log_alpha >= splat(kLog2AlphaMin);
+    raw = exp2(log_alpha);
+    alpha = min(raw, splat(kAlphaMax));
+    after = fnma(transmittance, alpha, transmittance);
+    kept = seen & (after > splat(kTransmittanceMin));
+  }
+};
+
+struct Pixels {
+  Lanes transmittance, red, green, blue, depth;
+  Lanes alive;  // 1, or 0 once finished or outside the image
+};
+
+void blend_block(const Record* records, const uint16_t* list, int count, const Block& block,
+                 Pixels& pixels) {
+  Pixels p = pixels;
+  Mask alive = p.alive > splat(0.0f);
+  for (int j = 0; j < count; ++j) {
+    const Record& r = records[list[j]];
+    const Cover cover(r, block, p.transmittance);
+    const Mask kept = cover.kept & alive;
+    const Lanes weight = keep(kept, p.transmittance * cover.alpha);
+    p.red = fma(weight, splat(r.red), p.red);
+    p.green = fma(weight, splat(r.green), p.green);
+    p.blue = fma(weight, splat(r.blue), p.blue);
+    p.depth = fma(weight, splat(r.depth), p.depth);
+    p.transmittance = select(kept, cover.after, p.transmittance);
+    const Mask finished = without(cover.seen & alive, cover.kept);
+    if (any(finished)) {
+      alive = without(alive, finished);
+      if (!any(alive)) break;
+    }
+  }
+  p.alive = keep(alive, splat(1.0f));
+  pixels = p;
+}
+
+void store_block(const Tiles& t, const Place& at, int b, const Block& block, const Pixels& p,
+                 const Images& out) {
+  const float* ground = t.background ? t.background + 3 * at.camera : nullptr;
+  const Lanes red = ground ? fma(p.transmittance, splat(ground[0]), p.red) : p.red;
+  const Lanes green = ground ? fma(p.transmittance, splat(ground[1]), p.green) : p.green;
+  const Lanes blue = ground ? fma(p.transmittance, splat(ground[2]), p.blue) : p.blue;
+  const Lanes hidden = splat(1.0f) - p.transmittance;
+  const Lanes mean = keep(hidden > splat(0.0f), p.depth * reciprocal(hidden));
+  alignas(64) float values[5][kLanes];
+  store(values[0], red);
+  store(values[1], green);
+  store(values[2], blue);
+  store(values[3], hidden);
+  store(values[4], mean);
+  const int left = at.left + (b % 4) * kBlock, top = at.top + (b / 4) * kBlock;
+  for (int y = 0; y < block.rows; ++y) {
+    const int64_t first = (at.camera * t.height + top + y) * t.width + left;
+    for (int x = 0; x < block.columns; ++x) {
+      for (int k = 0; k < 3; ++k) out.rgb[3 * (first + x) + k] = values[k][y * 4 + x];
+      out.alpha[first + x] = values[3][y * 4 + x];
+      out.depth[first + x] = values[4][y * 4 + x];
+    }
+  }
+}
+
+void blend(const Tiles& t, const Images& out, int64_t tile) {
+  const Place at = place(t, tile);
+  const BlockTest reached(at);
+  Block blocks[kLanes];
+  Pixels pixels[kLanes];
+  uint32_t live = 0;
+  for (int b = 0; b < kLanes; ++b) {
+    const Lanes zero = splat(0.0f);
+    blocks[b] = block_of(t, at, b);
+    pixels[b] = {splat(1.0f), zero, zero, zero, zero, in_image(blocks[b])};
+    live |= static_cast<uint32_t>(blocks[b].columns * blocks[b].rows > 0) << b;
+  }
+  Record records[kChunk];
+  uint16_t lists[kLanes][kChunk];
+  const int64_t begin = t.offsets[tile], end = t.offsets[tile + 1];
+  int64_t entry = begin;
+  while (entry < end && live) {
+    const int count = static_cast<int>(end - entry < kChunk ? end - entry : kChunk);
+    int lengths[kLanes] = {};
+    for (int j = 0; j < count; ++j) {
+      records[j] = t.records[t.entries[entry + j]];
+      const uint32_t mask = reached(records[j]) & live;
+      t.masks[entry + j] = static_cast<uint16_t>(mask);
+      for (int b = 0; b < kLanes; ++b) {
+        lists[b][lengths[b]] = static_cast<uint16_t>(j);
+        lengths[b] += mask >> b & 1;
+      }
+    }
+    for (int b = 0; b < kLanes; ++b) {
+      if (lengths[b] == 0) continue;
+      blend_block(records, lists[b], lengths[b], blocks[b], pixels[b]);
+      if (!any(pixels[b].alive > splat(0.0f))) live &= ~(1u << b);
+    }
+    entry += count;
+  }
+  t.visited[tile] = static_cast<int32_t>(entry - begin);
+  for (int b = 0; b < kLanes; ++b) store_block(t, at, b, blocks[b], pixels[b], out);
+}
+
+// What the loss says about sixteen pixels, and how far the light has come.
+struct Adjoint {
+  Lanes transmittance;  // 0 once finished
+  Lanes rest;           // what the pixel's value owes to the entries still to come
+  Lanes red, green, blue, depth;
+};
+
+Lanes pick(const float* image, const Block& block, int64_t first, int stride, int channels,
+           int channel) {
+  alignas(64) float values[kLanes] = {};
+  for (int y = 0; y < block.rows; ++y) {
+    for (int x = 0; x < block.columns; ++x) {
+      values[y * 4 + x] = image[(first + y * static_cast<int64_t>(stride) + x) * channels + channel];
+    }
+  }
+  return load(values);
+}
+
+Adjoint adjoint_of(const Tiles& t, const BlendGradients& g, const Place& at, int b,
+                   const Block& block, Lanes (&v_background)[3]) {
+  const int left = at.left + (b % 4) * kBlock, top = at.top + (b / 4) * kBlock;
+  const int64_t first = (at.camera * t.height + top) * t.width + left;
+  const auto read = [&](const float* image, int channels, int channel) {
+    return image ? pick(image, block, first, t.width, channels, channel) : splat(0.0f);
+  };
+  Adjoint a;
+  a.transmittance = in_image(block);
+  a.red = read(g.v_rgb, 3, 0);
+  a.green = read(g.v_rgb, 3, 1);
+  a.blue = read(g.v_rgb, 3, 2);
+  const Lanes alpha = read(g.alpha, 1, 0), left_over = splat(1.0f) - alpha;
+  const Mask hit = alpha > splat(0.0f);
+  const Lanes v_depth = keep(hit, read(g.v_depth, 1, 0)), mean = read(g.depth, 1, 0);
+  a.depth = keep(hit, v_depth * reciprocal(alpha));
+  const Lanes v_alpha = fnma(a.depth, mean, read(g.v_alpha, 1, 0));
+  Lanes total = fnma(left_over, v_alpha, v_depth * mean);
+  total = fma(a.red, read(g.rgb, 3, 0), total);
+  total = fma(a.green, read(g.rgb, 3, 1), total);
+  a.rest = fma(a.blue, read(g.rgb, 3, 2), total);
+  v_background[0] = fma(left_over, a.red, v_background[0]);
+  v_background[1] = fma(left_over, a.green, v_background[1]);
+  v_background[2] = fma(left_over, a.blue, v_background[2]);
+  return a;
+}
+
+// Adds what one Gaussian earns in sixteen pixels; says whether a pixel was finished by it.
+template <bool WithDepth, bool Absolute>
+SPLAT_INLINE bool add_gradient(const Record& r, const float* conic, const Block& block, Adjoint& a,
+                               Lanes (&sum)[12]) {
+  const Cover cover(r, block, a.transmittance);
+  Lanes gain = fma(a.blue, splat(r.blue), fma(a.green, splat(r.green), a.red * splat(r.red)));
+  if (WithDepth) gain = fma(a.depth, splat(r.depth), gain);
+  const Lanes weight = keep(cover.kept, a.transmittance * cover.alpha);
+  a.rest = fnma(weight, gain, a.rest);
+  // dL/dalpha = T gain - rest / (1 - alpha);  dL/dsigma = -alpha dL/dalpha
+  const Lanes behind = a.rest * reciprocal(splat(1.0f) - cover.alpha) * cover.alpha;
+  const Mask bends = cover.kept & (splat(kAlphaMax) >= cover.raw);
+  const Lanes s = keep(bends, fnma(weight, gain, behind));
+  const Lanes sx = s * cover.dx, sy = s * cover.dy;
+  sum[0] = sum[0] + s;
+  sum[1] = sum[1] + sx;
+  sum[2] = sum[2] + sy;
+  sum[3] = fma(sx, cover.dx, sum[3]);
+  sum[4] = fma(sx, cover.dy, sum[4]);
+  sum[5] = fma(sy, cover.dy, sum[5]);
+  sum[6] = fma(weight, a.red, sum[6]);
+  sum[7] = fma(weight, a.green, sum[7]);
+  sum[8] = fma(weight, a.blue, sum[8]);
+  if (WithDepth) sum[9] = fma(weight, a.depth, sum[9]);
+  if (Absolute) {
+    sum[10] = sum[10] + abs(fma(splat(conic[0]), sx, splat(conic[1]) * sy));
+    sum[11] = sum[11] + abs(fma(splat(conic[1]), sx, splat(conic[2]) * sy));
+  }
+  const Lanes next = keep(cover.kept, cover.after);
+  a.transmittance = select(cover.seen, next, a.transmittance);
+  return any(without(cover.seen, cover.kept));
+}
+
+// The inverse covariance, which the record holds as its factor.
+void conic_of(const Record& r, float (&conic)[3]) {
+  constexpr float scale = static_cast<float>(2.0 / kLog2E);
+  conic[0] = scale * r.s1 * r.s1;
+  conic[1] = scale * r.s1 * r.s2;
+  conic[2] = scale * (r.s2 * r.s2 + r.s3 * r.s3);
+}
+
+template <bool WithDepth, bool Absolute>
+void backward(const Tiles& t, const BlendGradients& g, int64_t tile) {
+  const Place at = place(t, tile);
+  Block blocks[kLanes];
+  Adjoint adjoints[kLanes];
+  Lanes v_background[3] = {splat(0.0f), splat(0.0f), splat(0.0f)};
+  uint32_t live = 0;
+  for (int b = 0; b < kLanes; ++b) {
+    blocks[b] = block_of(t, at, b);
+    adjoints[b] = adjoint_of(t, g, at, b, blocks[b], v_background);
+    live |= static_cast<uint32_t>(blocks[b].columns * blocks[b].rows > 0) << b;
+  }
+  alignas(64) float lanes[kLanes];
+  for (int k = 0; k < 3; ++k) {
+    double total = 0;
+    store(lanes, v_background[k]);
+    for (int i = 0; i < kLanes; ++i) total += lanes[i];
+    g.v_background[3 * tile + k] = total;
+  }
+  const int64_t begin = t.offsets[tile];
+  for (int64_t entry = begin; entry < begin + t.visited[tile] && live; ++entry) {
+    uint32_t mask = t.masks[entry] & live;
+    if (mask == 0) continue;
+    const Record& r = t.records[t.entries[entry]];
+    float conic[3];
+    if (Absolute) conic_of(r, conic);
+    Lanes sum[12];
+    for (Lanes& lane : sum) lane = splat(0.0f);
+    for (; mask; mask &= mask - 1) {
+      const int b = __builtin_ctz(mask);
+      if (add_gradient<WithDepth, Absolute>(r, conic, blocks[b], adjoints[b], sum) &&
+          !any(adjoints[b].transmittance > splat(0.0f))) {
+        live &= ~(1u << b);
+      }
+    }
+    const int64_t row =
+        r.first_row + (at.row - r.top) * static_cast<int64_t>(r.columns) + (at.column - r.left);
+    store(g.rows + kRow * row, sums(sum));
+    g.touched[row] = 1;
+  }
+}
+
+void blend_backward(const Tiles& t, const BlendGradients& g, int64_t tile) {
+  if (g.v_depth) {
+    g.absolute ? backward<true, true>(t, g, tile) : backward<true, false>(t, g, tile);
+  } else {
+    g.absolute ? backward<false, true>(t, g, tile) : backward<false, false>(t, g, tile);
+  }
+}
+
+}  // namespace
+
+void project(const Scene&, const Projection&, int64_t, int64_t);
+void project_backward(const Scene&, const ProjectionGradients&, int64_t, int64_t);
+
+#define SPLAT_NAME_OF(isa) #isa
+#define SPLAT_NAME(isa) SPLAT_NAME_OF(isa)
+extern const Kernels table;
+const Kernels table = {SPLAT_NAME(SPLAT_ISA), project, project_backward, blend, blend_backward};
+
+}  // namespace SPLAT_ISA
+}  // namespace splat

@@ -1,0 +1,86 @@
+// What the kernels read and write. All arrays are dense, C-ordered and owned by the caller.
+//
+//   C cameras, N Gaussians, K coefficients of the spherical harmonics, V = visible (camera,
+//   Gaussian) couples, T tiles per image, P = (visible, tile) couples, one row of gradients each.
+#pragma once
+
+#include <cstdint>
+
+#include "constants.h"
+
+namespace splat {
+
+struct Scene {
+  int64_t n, cameras;
+  int sh_count;
+  const float *means, *quats, *scales, *opacities, *sh;  // [N,3] [N,4] [N,3] [N] [N,K,3]
+  const float *viewmats, *Ks;                            // [C,4,4] [C,3,3]
+  int width, height;
+  double near_plane, far_plane, eps2d;
+  bool antialiased;
+};
+
+// log2 alpha(d) = lo - (s1 dx + s2 dy)^2 - (s3 dy)^2, with d from the mean to the pixel: opacity
+// and log2(e) / 2 are folded into the Cholesky factor of the inverse covariance.
+struct Projection {
+  float *means2d, *depths, *conics, *opacities, *colors;  // [C,N,2] [C,N] [C,N,3] [C,N] [C,N,3]
+  float* factors;                                         // [C,N,4]: s1, s2, s3, lo
+  int32_t* radii;                                         // [C,N,2], 0 where culled
+};
+
+struct ProjectionGradients {
+  const int32_t* radii;                                           // [C,N,2]
+  const float *means2d, *depths, *conics, *opacities, *colors;  // any may be null: zero
+  float *v_means, *v_quats, *v_scales, *v_opacities, *v_sh;
+};
+
+// One visible Gaussian of one camera, in one cache line.
+struct alignas(64) Record {
+  float x, y, s1, s2, s3, lo;
+  float red, green, blue, depth;
+  float dx_per_dy, dy_per_dx;         // where the ellipse is widest, for the test of blocks
+  uint16_t left, top, columns, rows;  // its box in tiles
+  int64_t first_row;                  // its couples with tiles are rows [first_row, + columns * rows)
+};
+static_assert(sizeof(Record) == 64, "a record is one cache line");
+
+struct Tiles {
+  int width, height, columns, rows;  // of one image: pixels, tiles
+  const Record* records;             // [V]
+  const int64_t* offsets;            // [C*T + 1] into entries
+  const int32_t* entries;            // [P] records, nearest first in each tile
+  uint16_t* masks;                   // [P] blocks that an entry may touch; set as far as visited
+  int32_t* visited;                  // [C*T] entries looked at before every pixel was finished
+  const float* background;           // [C,3] or null: black
+};
+
+struct Images {
+  float *rgb, *alpha, *depth;  // [C,H,W,3] [C,H,W] [C,H,W]
+};
+
+constexpr int kRow = 16;  // floats: sigma moments 0 x y xx xy yy, red green blue depth, |x| |y|
+
+struct BlendGradients {
+  const float *rgb, *alpha, *depth;        // the images
+  const float *v_rgb, *v_alpha, *v_depth;  // any may be null: zero
+  bool absolute;
+  float* rows;             // [P, kRow]
+  uint8_t* touched;        // [P], zero on entry
+  double* v_background;    // [C*T, 3], per tile
+};
+
+struct Kernels {
+  const char* name;
+  void (*project)(const Scene&, const Projection&, int64_t begin, int64_t end);
+  void (*project_backward)(const Scene&, const ProjectionGradients&, int64_t begin, int64_t end);
+  void (*blend)(const Tiles&, const Images&, int64_t tile);
+  void (*blend_backward)(const Tiles&, const BlendGradients&, int64_t tile);
+};
+
+constexpr int64_t kProjectChunk = 256;  // Gaussians per task
+
+// The best set of instructions this processor has, or the one that SPLAT_ESD_ISA names. Throws
+// std::runtime_error if that one is unknown, not compiled in, or not there.
+const Kernels& kernels();
+
+}  // namespace splat

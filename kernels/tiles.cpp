@@ -1,0 +1,165 @@
+#include "tiles.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "parallel.h"
+
+namespace splat {
+namespace {
+
+constexpr int kDigitBits = 11;
+constexpr int kDigits = 1 << kDigitBits;
+
+int64_t count_visible(const int32_t* radii, int64_t n) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < n; ++i) count += radii[2 * i] > 0;
+  return count;
+}
+
+uint16_t tile_at(double pixel, int limit, bool up) {
+  const double tile = pixel / kTile;
+  return static_cast<uint16_t>(std::clamp(up ? std::ceil(tile) : std::floor(tile), 0.0,
+                                          static_cast<double>(limit)));
+}
+
+Record make_record(const Projection& splats, int64_t i, int columns, int rows) {
+  Record r{};
+  r.x = splats.means2d[2 * i];
+  r.y = splats.means2d[2 * i + 1];
+  const float* factor = splats.factors + 4 * i;
+  r.s1 = factor[0];
+  r.s2 = factor[1];
+  r.s3 = factor[2];
+  r.lo = factor[3];
+  r.red = splats.colors[3 * i];
+  r.green = splats.colors[3 * i + 1];
+  r.blue = splats.colors[3 * i + 2];
+  r.depth = splats.depths[i];
+  const float yy = r.s2 * r.s2 + r.s3 * r.s3;
+  r.dx_per_dy = r.s1 > 0 ? -r.s2 / r.s1 : 0.0f;
+  r.dy_per_dx = yy > 0 ? -r.s1 * r.s2 / yy : 0.0f;
+  const double rx = splats.radii[2 * i], ry = splats.radii[2 * i + 1];
+  r.left = tile_at(r.x - rx, columns, false);
+  r.top = tile_at(r.y - ry, rows, false);
+  r.columns = static_cast<uint16_t>(tile_at(r.x + rx, columns, true) - r.left);
+  r.rows = static_cast<uint16_t>(tile_at(r.y + ry, rows, true) - r.top);
+  return r;
+}
+
+// Sorts (depth, record) by depth; equal depths keep their order. Depths are positive, so their bit
+// patterns sort as they do.
+void sort_by_depth(std::vector<uint64_t>& keys) {
+  std::vector<uint64_t> other(keys.size());
+  std::vector<uint32_t> counts(3 * kDigits, 0);
+  for (uint64_t key : keys) {
+    for (int pass = 0; pass < 3; ++pass) {
+      ++counts[pass * kDigits + ((key >> (32 + pass * kDigitBits)) & (kDigits - 1))];
+    }
+  }
+  for (int pass = 0; pass < 3; ++pass) {
+    uint32_t* at = counts.data() + pass * kDigits;
+    uint32_t total = 0;
+    for (int digit = 0; digit < kDigits; ++digit) {
+      total += std::exchange(at[digit], total);
+    }
+    for (uint64_t key : keys) {
+      other[at[(key >> (32 + pass * kDigitBits)) & (kDigits - 1)]++] = key;
+    }
+    keys.swap(other);
+  }
+}
+
+template <typename Visit>
+void each_tile(const Record& r, int columns, Visit visit) {
+  for (int y = r.top; y < r.top + r.rows; ++y) {
+    for (int x = r.left; x < r.left + r.columns; ++x) visit(y * columns + x);
+  }
+}
+
+}  // namespace
+
+Binning bin(const Projection& splats, int64_t n, int64_t cameras, int width, int height,
+            int threads) {
+  const int columns = (width + kTile - 1) / kTile, rows = (height + kTile - 1) / kTile;
+  const int64_t tiles = static_cast<int64_t>(columns) * rows;
+  std::vector<int64_t> first(cameras + 1, 0), first_row(cameras + 1, 0);
+  parallel_for(threads, cameras, [&](int64_t c) {
+    first[c + 1] = count_visible(splats.radii + 2 * c * n, n);
+  });
+  for (int64_t c = 0; c < cameras; ++c) first[c + 1] += first[c];
+
+  Binning out;
+  out.visible = first[cameras];
+  out.records = std::make_unique<Record[]>(out.visible);
+  out.ids = std::make_unique<int32_t[]>(out.visible);
+  out.offsets = std::make_unique<int64_t[]>(cameras * tiles + 1);
+  std::vector<std::vector<uint64_t>> keys(cameras);
+  parallel_for(threads, cameras, [&](int64_t c) {
+    keys[c].reserve(first[c + 1] - first[c]);
+    int64_t* counts = out.offsets.get() + c * tiles + 1;
+    int64_t v = first[c], row = 0;
+    for (int64_t i = c * n; i < (c + 1) * n; ++i) {
+      if (splats.radii[2 * i] == 0) continue;
+      Record r = make_record(splats, i, columns, rows);
+      r.first_row = row;
+      row += r.columns * r.rows;
+      each_tile(r, columns, [&](int tile) { ++counts[tile]; });
+      uint32_t depth;
+      std::memcpy(&depth, &r.depth, sizeof depth);
+      keys[c].push_back(static_cast<uint64_t>(depth) << 32 | static_cast<uint64_t>(v));
+      out.ids[v] = static_cast<int32_t>(i);
+      out.records[v++] = r;
+    }
+    first_row[c + 1] = row;
+    sort_by_depth(keys[c]);
+  });
+  for (int64_t c = 0; c < cameras; ++c) first_row[c + 1] += first_row[c];
+  for (int64_t t = 0; t < cameras * tiles; ++t) out.offsets[t + 1] += out.offsets[t];
+  out.couples = first_row[cameras];
+  out.entries.reset(new int32_t[out.couples]);
+  parallel_for(threads, cameras, [&](int64_t c) {
+    const int64_t* begin = out.offsets.get() + c * tiles;
+    std::vector<int64_t> next(begin, begin + tiles);
+    for (uint64_t key : keys[c]) {
+      const int32_t v = static_cast<int32_t>(key & 0xFFFFFFFFu);
+      Record& r = out.records[v];
+      r.first_row += first_row[c];
+      each_tile(r, columns, [&](int tile) { out.entries[next[tile]++] = v; });
+    }
+  });
+  return out;
+}
+
+void gather(const Record* records, const int32_t* ids, int64_t visible, const float* rows,
+            const uint8_t* touched, const float* conics, const float* opacities,
+            const SplatGradients& out, int threads) {
+  constexpr int64_t kChunk = 512;
+  parallel_for(threads, (visible + kChunk - 1) / kChunk, [&](int64_t chunk) {
+    for (int64_t v = chunk * kChunk; v < std::min(visible, (chunk + 1) * kChunk); ++v) {
+      const Record& r = records[v];
+      float sum[kRow] = {};
+      for (int64_t row = r.first_row; row < r.first_row + r.columns * r.rows; ++row) {
+        if (!touched[row]) continue;
+        for (int k = 0; k < kRow; ++k) sum[k] += rows[row * kRow + k];
+      }
+      const int64_t i = ids[v];
+      const float *conic = conics + 3 * i;
+      out.means2d[2 * i] = -(conic[0] * sum[1] + conic[1] * sum[2]);
+      out.means2d[2 * i + 1] = -(conic[1] * sum[1] + conic[2] * sum[2]);
+      out.conics[3 * i] = 0.5f * sum[3];
+      out.conics[3 * i + 1] = sum[4];
+      out.conics[3 * i + 2] = 0.5f * sum[5];
+      out.opacities[i] = -sum[0] / opacities[i];
+      for (int k = 0; k < 3; ++k) out.colors[3 * i + k] = sum[6 + k];
+      out.depths[i] = sum[9];
+      if (out.absolute == nullptr) continue;
+      out.absolute[2 * i] = sum[10];
+      out.absolute[2 * i + 1] = sum[11];
+    }
+  });
+}
+
+}  // namespace splat
