@@ -107,7 +107,7 @@ struct Cover {
 };
 
 struct Pixels {
-  Lanes transmittance, red, green, blue, depth;
+  Lanes transmittance, red, green, blue, depth, weight;
   Lanes alive;  // 1, or 0 once finished or outside the image
 };
 
@@ -124,6 +124,7 @@ void blend_block(const Record* records, const uint16_t* list, int count, const B
     p.green = fma(weight, splat(r.green), p.green);
     p.blue = fma(weight, splat(r.blue), p.blue);
     p.depth = fma(weight, splat(r.depth), p.depth);
+    p.weight = p.weight + weight;
     p.transmittance = select(kept, cover.after, p.transmittance);
     const Mask finished = without(cover.seen & alive, cover.kept);
     if (any(finished)) {
@@ -141,7 +142,9 @@ void store_block(const Tiles& t, const Place& at, int b, const Block& block, con
   const Lanes red = ground ? fma(p.transmittance, splat(ground[0]), p.red) : p.red;
   const Lanes green = ground ? fma(p.transmittance, splat(ground[1]), p.green) : p.green;
   const Lanes blue = ground ? fma(p.transmittance, splat(ground[2]), p.blue) : p.blue;
-  const Lanes hidden = splat(1.0f) - p.transmittance;
+  // The sum is exact for faint pixels, where 1 - T has lost its digits, and T for opaque ones.
+  const Lanes hidden = select(p.transmittance > splat(0.5f), p.weight,
+                              splat(1.0f) - p.transmittance);
   const Lanes mean = keep(hidden > splat(0.0f), p.depth * reciprocal(hidden));
   alignas(64) float values[5][kLanes];
   store(values[0], red);
@@ -169,7 +172,7 @@ void blend(const Tiles& t, const Images& out, int64_t tile) {
   for (int b = 0; b < kLanes; ++b) {
     const Lanes zero = splat(0.0f);
     blocks[b] = block_of(t, at, b);
-    pixels[b] = {splat(1.0f), zero, zero, zero, zero, in_image(blocks[b])};
+    pixels[b] = {splat(1.0f), zero, zero, zero, zero, zero, in_image(blocks[b])};
     live |= static_cast<uint32_t>(blocks[b].columns * blocks[b].rows > 0) << b;
   }
   Record records[kChunk];
@@ -202,8 +205,9 @@ void blend(const Tiles& t, const Images& out, int64_t tile) {
 // What the loss says about sixteen pixels, and how far the light has come.
 struct Adjoint {
   Lanes transmittance;  // 0 once finished
-  Lanes rest;           // what the pixel's value owes to the entries still to come
-  Lanes red, green, blue, depth;
+  Lanes rest;           // what the loss owes to the entries still to come and the background
+  Lanes red, green, blue, alpha;
+  Lanes depth, mean;    // dL/d(depth) / alpha, and the depth itself
 };
 
 Lanes pick(const float* image, const Block& block, int64_t first, int stride, int channels,
@@ -230,14 +234,13 @@ Adjoint adjoint_of(const Tiles& t, const BlendGradients& g, const Place& at, int
   a.green = read(g.v_rgb, 3, 1);
   a.blue = read(g.v_rgb, 3, 2);
   const Lanes alpha = read(g.alpha, 1, 0), left_over = splat(1.0f) - alpha;
-  const Mask hit = alpha > splat(0.0f);
-  const Lanes v_depth = keep(hit, read(g.v_depth, 1, 0)), mean = read(g.depth, 1, 0);
-  a.depth = keep(hit, v_depth * reciprocal(alpha));
-  const Lanes v_alpha = fnma(a.depth, mean, read(g.v_alpha, 1, 0));
-  Lanes total = fnma(left_over, v_alpha, v_depth * mean);
-  total = fma(a.red, read(g.rgb, 3, 0), total);
-  total = fma(a.green, read(g.rgb, 3, 1), total);
-  a.rest = fma(a.blue, read(g.rgb, 3, 2), total);
+  a.alpha = read(g.v_alpha, 1, 0);
+  a.depth = keep(alpha > splat(0.0f), read(g.v_depth, 1, 0) * reciprocal(alpha));
+  a.mean = read(g.depth, 1, 0);
+  // The mean depth has no part in this sum: what lies before it and behind it cancels.
+  a.rest = fma(a.red, read(g.rgb, 3, 0), a.alpha * alpha);
+  a.rest = fma(a.green, read(g.rgb, 3, 1), a.rest);
+  a.rest = fma(a.blue, read(g.rgb, 3, 2), a.rest);
   v_background[0] = fma(left_over, a.red, v_background[0]);
   v_background[1] = fma(left_over, a.green, v_background[1]);
   v_background[2] = fma(left_over, a.blue, v_background[2]);
@@ -249,8 +252,9 @@ template <bool WithDepth, bool Absolute>
 SPLAT_INLINE bool add_gradient(const Record& r, const float* conic, const Block& block, Adjoint& a,
                                Lanes (&sum)[12]) {
   const Cover cover(r, block, a.transmittance);
-  Lanes gain = fma(a.blue, splat(r.blue), fma(a.green, splat(r.green), a.red * splat(r.red)));
-  if (WithDepth) gain = fma(a.depth, splat(r.depth), gain);
+  Lanes gain = fma(a.red, splat(r.red), a.alpha);
+  gain = fma(a.blue, splat(r.blue), fma(a.green, splat(r.green), gain));
+  if (WithDepth) gain = fma(a.depth, splat(r.depth) - a.mean, gain);
   const Lanes weight = keep(cover.kept, a.transmittance * cover.alpha);
   a.rest = fnma(weight, gain, a.rest);
   // dL/dalpha = T gain - rest / (1 - alpha);  dL/dsigma = -alpha dL/dalpha

@@ -66,7 +66,7 @@ def render(
             f"{means.device}; convert the Gaussians and cameras, or use rasterizer=reference."
         )
     instruction_set()
-    view = _kernels.View(cameras.width, cameras.height, near_plane, far_plane, eps2d, antialiased)
+    view = (cameras.width, cameras.height, near_plane, far_plane, eps2d, antialiased)
     means2d, depths, conics, opacities, colors, factors, radii = _Project.apply(
         means,
         gaussians.quats,
@@ -117,7 +117,11 @@ class _Project(torch.autograd.Function):
         outputs = [means.new_empty(cameras, n, *shape) for shape in shapes.values()]
         radii = torch.empty(cameras, n, 2, dtype=torch.int32)
         _kernels.project(
-            _kernels.Parameters(*inputs), view, *outputs, radii, torch.get_num_threads()
+            _kernels.Parameters(*inputs),
+            _kernels.View(*view),
+            *outputs,
+            radii,
+            torch.get_num_threads(),
         )
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(outputs[-1], radii)
@@ -132,7 +136,7 @@ class _Project(torch.autograd.Function):
         incoming = [_dense(v) for v in (v_means2d, v_depths, v_conics, v_opacities, v_colors)]
         gradients = [torch.empty_like(x) for x in inputs[:5]]
         _kernels.project_backward(
-            _kernels.Parameters(*inputs), ctx.view, radii, *incoming, *gradients,
+            _kernels.Parameters(*inputs), _kernels.View(*ctx.view), radii, *incoming, *gradients,
             torch.get_num_threads(),
         )  # fmt: skip
         return *gradients, None, None, None
