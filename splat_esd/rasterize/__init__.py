@@ -75,7 +75,7 @@ def rasterize(
         antialiased: Dims splats that `eps2d` inflates:  o' = o sqrt(det cov2d / det (cov2d + eps)).
         absgrad: Whether the backward pass leaves  sum |dL/dmeans2d|  over pixels on means2d.
     Raises:
-        ValueError: If shapes, dtypes or devices do not fit each other.
+        ValueError: If shapes, dtypes or devices do not fit each other, or the planes are no range.
         UsageError: If there is no such backend, or it cannot draw these tensors.
         EnvironmentProblem: If the backend cannot run on this machine.
     References:
@@ -88,6 +88,10 @@ def rasterize(
     if backend not in BACKENDS:
         raise UsageError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {backend!r}.")
     _check(gaussians, cameras, background)
+    if not 0 < near_plane < far_plane:
+        raise ValueError(
+            f"near_plane must lie in (0, far_plane = {far_plane:g}), got {near_plane:g}."
+        )
     return import_module(BACKENDS[backend]).render(
         gaussians,
         cameras,
