@@ -125,7 +125,6 @@ def train_step(run: Run, step: int) -> dict[str, float]:
     """
     config = run.config
     generator = step_generator(config.seed, step, run.device)
-    set_learning_rates(run.optimizers, config.optim.model_dump(), step / config.total_steps)
     cameras = run.cameras.sample(generator)  # c ~ p(c)
     out = render(run, cameras, run.background.sample(len(cameras), generator))  # x = g(theta, c)
     z = run.prior.encode_images(out.rgb)  # z = E(x)
@@ -138,6 +137,7 @@ def train_step(run: Run, step: int) -> dict[str, float]:
     loss.backward()
     finite = _finite(run.gaussians.parameters().values()) and _fit_phi(run, z, cameras, generator)
     if finite:
+        set_learning_rates(run.optimizers, config.optim.model_dump(), step / config.total_steps)
         for optimizer in run.optimizers.values():
             optimizer.step()  # theta
         stats = run.density.after_step(out, step, generator)
