@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <memory>
-#include <numeric>
 #include <optional>
 #include <stdexcept>
 #include <tuple>
@@ -54,12 +53,20 @@ struct Parameters {
   In<float> means, quats, scales, opacities, sh, viewmats, Ks;
 };
 
-Scene scene_of(const Parameters& p, const View& view) {
+std::vector<Camera> cameras_of(const Parameters& p, const View& view) {
+  std::vector<Camera> cameras;
+  for (size_t c = 0; c < p.viewmats.shape(0); ++c) {
+    cameras.emplace_back(p.viewmats.data() + 16 * c, p.Ks.data() + 9 * c, view.width, view.height);
+  }
+  return cameras;
+}
+
+Scene scene_of(const Parameters& p, const View& view, const std::vector<Camera>& cameras) {
   Scene scene{};
   scene.n = static_cast<int64_t>(p.means.shape(0));
-  scene.cameras = static_cast<int64_t>(p.viewmats.shape(0));
+  scene.camera_count = static_cast<int64_t>(cameras.size());
   scene.sh_count = static_cast<int>(p.sh.shape(1));
-  if (scene.n * std::max<int64_t>(scene.cameras, 1) > INT32_MAX) {
+  if (scene.n * std::max<int64_t>(scene.camera_count, 1) > INT32_MAX) {
     throw std::invalid_argument("more than 2^31 Gaussians times cameras.");
   }
   scene.means = p.means.data();
@@ -67,8 +74,7 @@ Scene scene_of(const Parameters& p, const View& view) {
   scene.scales = p.scales.data();
   scene.opacities = p.opacities.data();
   scene.sh = p.sh.data();
-  scene.viewmats = p.viewmats.data();
-  scene.Ks = p.Ks.data();
+  scene.cameras = cameras.data();
   scene.width = view.width;
   scene.height = view.height;
   scene.near_plane = view.near_plane;
@@ -88,7 +94,8 @@ void in_chunks(int64_t n, int threads, Task task) {
 void project(const Parameters& p, const View& view, Out<float> means2d, Out<float> depths,
              Out<float> conics, Out<float> opacities, Out<float> colors, Out<float> factors,
              Out<int32_t> radii, int threads) {
-  const Scene scene = scene_of(p, view);
+  const std::vector<Camera> cameras = cameras_of(p, view);
+  const Scene scene = scene_of(p, view, cameras);
   const Projection out{means2d.data(), depths.data(), conics.data(), opacities.data(),
                        colors.data(),  factors.data(), radii.data()};
   const Kernels& k = kernels();
@@ -102,7 +109,8 @@ void project_backward(const Parameters& p, const View& view, In<int32_t> radii,
                       Maybe<float> opacities, Maybe<float> colors, Out<float> v_means,
                       Out<float> v_quats, Out<float> v_scales, Out<float> v_opacities,
                       Out<float> v_sh, int threads) {
-  const Scene scene = scene_of(p, view);
+  const std::vector<Camera> cameras = cameras_of(p, view);
+  const Scene scene = scene_of(p, view, cameras);
   const ProjectionGradients g{radii.data(),     data(means2d),   data(depths),
                               data(conics),     data(opacities), data(colors),
                               v_means.data(),   v_quats.data(),  v_scales.data(),

@@ -2,6 +2,8 @@
 //
 // Compiled once per instruction set; README.md has the equations.
 
+#include <cstring>
+
 #include "kernels.h"
 #include "simd.h"
 
@@ -18,18 +20,27 @@ struct Block {
   int columns, rows;  // inside the image; 0 for a block outside
 };
 
+
+// Where a tile lies.
 struct Place {
   int64_t camera;
   int column, row;
   int left, top;
-};
 
-Place place(const Tiles& t, int64_t tile) {
-  const int64_t per_image = static_cast<int64_t>(t.columns) * t.rows;
-  const int within = static_cast<int>(tile % per_image);
-  const int column = within % t.columns, row = within / t.columns;
-  return {tile / per_image, column, row, column * kTile, row * kTile};
-}
+  Place(const Tiles& t, int64_t tile) {
+    const int64_t per_image = static_cast<int64_t>(t.columns) * t.rows;
+    const int within = static_cast<int>(tile % per_image);
+    camera = tile / per_image;
+    column = within % t.columns;
+    row = within / t.columns;
+    left = column * kTile;
+    top = row * kTile;
+  }
+
+  int64_t first_pixel(const Tiles& t, int b) const {
+    return (camera * t.height + top + (b / 4) * kBlock) * t.width + left + (b % 4) * kBlock;
+  }
+};
 
 int inside(int start, int limit) {
   const int left = limit - start;
@@ -89,82 +100,93 @@ struct BlockTest {
 
 // How one Gaussian covers sixteen pixels. Both passes come through here, so that each decision to
 // skip, to clamp or to stop falls the same way twice.
+//
+// `after` goes on falling in a finished pixel: once below the limit it stays there, and no flag has
+// to say so. That leaves one multiplication between one Gaussian and the next.
 struct Cover {
-  Lanes dx, dy, raw, alpha, after;
-  Mask seen, kept;  // not too faint; and not behind a finished pixel
+  Lanes dx, dy, raw, alpha, after;  // alpha is 0 where too faint
+  Mask kept;                        // the pixel is not finished
 
   Cover(const Record& r, const Block& block, Lanes transmittance) {
     dx = block.x - splat(r.x);
     dy = block.y - splat(r.y);
     const Lanes u = fma(splat(r.s1), dx, splat(r.s2) * dy), v = splat(r.s3) * dy;
     const Lanes log_alpha = fnma(v, v, fnma(u, u, splat(r.lo)));
-    seen = log_alpha >= splat(kLog2AlphaMin);
     raw = exp2(log_alpha);
-    alpha = min(raw, splat(kAlphaMax));
+    alpha = keep(log_alpha >= splat(kLog2AlphaMin), min(raw, splat(kAlphaMax)));
     after = fnma(transmittance, alpha, transmittance);
-    kept = seen & (after > splat(kTransmittanceMin));
+    kept = after > splat(kTransmittanceMin);
   }
 };
 
 struct Pixels {
-  Lanes transmittance, red, green, blue, depth, weight;
-  Lanes alive;  // 1, or 0 once finished or outside the image
+  Lanes transmittance;  // as far as all entries go; 0 outside the image
+  Lanes left_over;      // as far as the pixel was not finished
+  Lanes red, green, blue, depth, weight;
 };
 
 void blend_block(const Record* records, const uint16_t* list, int count, const Block& block,
                  Pixels& pixels) {
   Pixels p = pixels;
-  Mask alive = p.alive > splat(0.0f);
   for (int j = 0; j < count; ++j) {
     const Record& r = records[list[j]];
-    const Cover cover(r, block, p.transmittance);
-    const Mask kept = cover.kept & alive;
-    const Lanes weight = keep(kept, p.transmittance * cover.alpha);
+    const Lanes before = p.transmittance;
+    const Cover cover(r, block, before);
+    p.transmittance = cover.after;
+    if (!any(cover.kept)) break;
+    const Lanes weight = keep(cover.kept, before * cover.alpha);
     p.red = fma(weight, splat(r.red), p.red);
     p.green = fma(weight, splat(r.green), p.green);
     p.blue = fma(weight, splat(r.blue), p.blue);
     p.depth = fma(weight, splat(r.depth), p.depth);
     p.weight = p.weight + weight;
-    p.transmittance = select(kept, cover.after, p.transmittance);
-    const Mask finished = without(cover.seen & alive, cover.kept);
-    if (any(finished)) {
-      alive = without(alive, finished);
-      if (!any(alive)) break;
-    }
+    p.left_over = select(cover.kept, cover.after, p.left_over);
   }
-  p.alive = keep(alive, splat(1.0f));
   pixels = p;
+}
+
+// Copies one row of a block, to or from an image of so many floats a pixel.
+template <int channels>
+SPLAT_INLINE void copy_row(float* to, const float* from, int columns) {
+  if (columns == kBlock) {
+    std::memcpy(to, from, kBlock * channels * sizeof(float));  // of known size: no call
+  } else {
+    for (int i = 0; i < columns * channels; ++i) to[i] = from[i];
+  }
+}
+
+template <int channels>
+void store_rows(const float* values, const Block& block, float* image, int64_t stride) {
+  for (int y = 0; y < block.rows; ++y) {
+    copy_row<channels>(image + y * stride * channels, values + y * kBlock * channels,
+                       block.columns);
+  }
 }
 
 void store_block(const Tiles& t, const Place& at, int b, const Block& block, const Pixels& p,
                  const Images& out) {
   const float* ground = t.background ? t.background + 3 * at.camera : nullptr;
-  const Lanes red = ground ? fma(p.transmittance, splat(ground[0]), p.red) : p.red;
-  const Lanes green = ground ? fma(p.transmittance, splat(ground[1]), p.green) : p.green;
-  const Lanes blue = ground ? fma(p.transmittance, splat(ground[2]), p.blue) : p.blue;
-  // The sum is exact for faint pixels, where 1 - T has lost its digits, and T for opaque ones.
-  const Lanes hidden = select(p.transmittance > splat(0.5f), p.weight,
-                              splat(1.0f) - p.transmittance);
-  const Lanes mean = keep(hidden > splat(0.0f), p.depth * reciprocal(hidden));
-  alignas(64) float values[5][kLanes];
-  store(values[0], red);
-  store(values[1], green);
-  store(values[2], blue);
-  store(values[3], hidden);
-  store(values[4], mean);
-  const int left = at.left + (b % 4) * kBlock, top = at.top + (b / 4) * kBlock;
-  for (int y = 0; y < block.rows; ++y) {
-    const int64_t first = (at.camera * t.height + top + y) * t.width + left;
-    for (int x = 0; x < block.columns; ++x) {
-      for (int k = 0; k < 3; ++k) out.rgb[3 * (first + x) + k] = values[k][y * 4 + x];
-      out.alpha[first + x] = values[3][y * 4 + x];
-      out.depth[first + x] = values[4][y * 4 + x];
-    }
+  const Lanes colors[3] = {p.red, p.green, p.blue};
+  alignas(64) float values[3][kLanes], rgb[3 * kLanes];
+  for (int k = 0; k < 3; ++k) {
+    store(values[k], ground ? fma(p.left_over, splat(ground[k]), colors[k]) : colors[k]);
   }
+  for (int i = 0; i < kLanes; ++i) {
+    for (int k = 0; k < 3; ++k) rgb[3 * i + k] = values[k][i];
+  }
+  // The sum is exact for faint pixels, where 1 - T has lost its digits, and T for opaque ones.
+  const Lanes hidden =
+      select(p.left_over > splat(0.5f), p.weight, splat(1.0f) - p.left_over);
+  store(values[0], hidden);
+  store(values[1], keep(hidden > splat(0.0f), p.depth * reciprocal(hidden)));
+  const int64_t first = at.first_pixel(t, b);
+  store_rows<3>(rgb, block, out.rgb + 3 * first, t.width);
+  store_rows<1>(values[0], block, out.alpha + first, t.width);
+  store_rows<1>(values[1], block, out.depth + first, t.width);
 }
 
 void blend(const Tiles& t, const Images& out, int64_t tile) {
-  const Place at = place(t, tile);
+  const Place at(t, tile);
   const BlockTest reached(at);
   Block blocks[kLanes];
   Pixels pixels[kLanes];
@@ -172,29 +194,27 @@ void blend(const Tiles& t, const Images& out, int64_t tile) {
   for (int b = 0; b < kLanes; ++b) {
     const Lanes zero = splat(0.0f);
     blocks[b] = block_of(t, at, b);
-    pixels[b] = {splat(1.0f), zero, zero, zero, zero, zero, in_image(blocks[b])};
+    pixels[b] = {in_image(blocks[b]), splat(1.0f), zero, zero, zero, zero, zero};
     live |= static_cast<uint32_t>(blocks[b].columns * blocks[b].rows > 0) << b;
   }
   Record records[kChunk];
-  uint16_t lists[kLanes][kChunk];
+  uint16_t masks[kChunk + kLanes], list[kChunk + kLanes];
   const int64_t begin = t.offsets[tile], end = t.offsets[tile + 1];
   int64_t entry = begin;
   while (entry < end && live) {
     const int count = static_cast<int>(end - entry < kChunk ? end - entry : kChunk);
-    int lengths[kLanes] = {};
+    uint32_t touched = 0;
     for (int j = 0; j < count; ++j) {
       records[j] = t.records[t.entries[entry + j]];
-      const uint32_t mask = reached(records[j]) & live;
-      t.masks[entry + j] = static_cast<uint16_t>(mask);
-      for (int b = 0; b < kLanes; ++b) {
-        lists[b][lengths[b]] = static_cast<uint16_t>(j);
-        lengths[b] += mask >> b & 1;
-      }
+      masks[j] = static_cast<uint16_t>(reached(records[j]) & live);
+      touched |= masks[j];
     }
-    for (int b = 0; b < kLanes; ++b) {
-      if (lengths[b] == 0) continue;
-      blend_block(records, lists[b], lengths[b], blocks[b], pixels[b]);
-      if (!any(pixels[b].alive > splat(0.0f))) live &= ~(1u << b);
+    std::memcpy(t.masks + entry, masks, count * sizeof *masks);
+    std::memset(masks + count, 0, kLanes * sizeof *masks);
+    for (; touched; touched &= touched - 1) {
+      const int b = lowest(touched);
+      blend_block(records, list, compact(masks, count, b, list), blocks[b], pixels[b]);
+      if (!any(pixels[b].transmittance > splat(kTransmittanceMin))) live &= ~(1u << b);
     }
     entry += count;
   }
@@ -210,44 +230,51 @@ struct Adjoint {
   Lanes depth, mean;    // dL/d(depth) / alpha, and the depth itself
 };
 
-Lanes pick(const float* image, const Block& block, int64_t first, int stride, int channels,
-           int channel) {
-  alignas(64) float values[kLanes] = {};
-  for (int y = 0; y < block.rows; ++y) {
-    for (int x = 0; x < block.columns; ++x) {
-      values[y * 4 + x] = image[(first + y * static_cast<int64_t>(stride) + x) * channels + channel];
+// Sixteen pixels of an image, channel by channel; zeros outside of it, and for no image at all.
+template <int channels>
+void read_block(const float* image, const Block& block, int64_t first, int64_t stride,
+                Lanes (&to)[channels]) {
+  alignas(64) float rows[kLanes * channels] = {}, values[channels][kLanes];
+  if (image) {
+    for (int y = 0; y < block.rows; ++y) {
+      copy_row<channels>(rows + y * kBlock * channels, image + (first + y * stride) * channels,
+                         block.columns);
     }
   }
-  return load(values);
+  for (int k = 0; k < channels; ++k) {
+    for (int i = 0; i < kLanes; ++i) values[k][i] = rows[channels * i + k];
+    to[k] = load(values[k]);
+  }
 }
 
 Adjoint adjoint_of(const Tiles& t, const BlendGradients& g, const Place& at, int b,
                    const Block& block, Lanes (&v_background)[3]) {
-  const int left = at.left + (b % 4) * kBlock, top = at.top + (b / 4) * kBlock;
-  const int64_t first = (at.camera * t.height + top) * t.width + left;
-  const auto read = [&](const float* image, int channels, int channel) {
-    return image ? pick(image, block, first, t.width, channels, channel) : splat(0.0f);
-  };
+  Lanes rgb[3], alpha[1], mean[1], v_rgb[3], v_alpha[1], v_depth[1];
+  const int64_t first = at.first_pixel(t, b), stride = t.width;
+  read_block(g.rgb, block, first, stride, rgb);
+  read_block(g.alpha, block, first, stride, alpha);
+  read_block(g.v_rgb, block, first, stride, v_rgb);
+  read_block(g.v_alpha, block, first, stride, v_alpha);
+  read_block(g.v_depth ? g.depth : nullptr, block, first, stride, mean);
+  read_block(g.v_depth, block, first, stride, v_depth);
   Adjoint a;
   a.transmittance = in_image(block);
-  a.red = read(g.v_rgb, 3, 0);
-  a.green = read(g.v_rgb, 3, 1);
-  a.blue = read(g.v_rgb, 3, 2);
-  const Lanes alpha = read(g.alpha, 1, 0), left_over = splat(1.0f) - alpha;
-  a.alpha = read(g.v_alpha, 1, 0);
-  a.depth = keep(alpha > splat(0.0f), read(g.v_depth, 1, 0) * reciprocal(alpha));
-  a.mean = read(g.depth, 1, 0);
+  a.red = v_rgb[0];
+  a.green = v_rgb[1];
+  a.blue = v_rgb[2];
+  a.alpha = v_alpha[0];
+  a.depth = keep(alpha[0] > splat(0.0f), v_depth[0] * reciprocal(alpha[0]));
+  a.mean = mean[0];
   // The mean depth has no part in this sum: what lies before it and behind it cancels.
-  a.rest = fma(a.red, read(g.rgb, 3, 0), a.alpha * alpha);
-  a.rest = fma(a.green, read(g.rgb, 3, 1), a.rest);
-  a.rest = fma(a.blue, read(g.rgb, 3, 2), a.rest);
-  v_background[0] = fma(left_over, a.red, v_background[0]);
-  v_background[1] = fma(left_over, a.green, v_background[1]);
-  v_background[2] = fma(left_over, a.blue, v_background[2]);
+  a.rest = fma(v_rgb[0], rgb[0], v_alpha[0] * alpha[0]);
+  a.rest = fma(v_rgb[1], rgb[1], a.rest);
+  a.rest = fma(v_rgb[2], rgb[2], a.rest);
+  const Lanes left_over = splat(1.0f) - alpha[0];
+  for (int k = 0; k < 3; ++k) v_background[k] = fma(left_over, v_rgb[k], v_background[k]);
   return a;
 }
 
-// Adds what one Gaussian earns in sixteen pixels; says whether a pixel was finished by it.
+// Adds what one Gaussian earns in sixteen pixels; says whether any of them is left unfinished.
 template <bool WithDepth, bool Absolute>
 SPLAT_INLINE bool add_gradient(const Record& r, const float* conic, const Block& block, Adjoint& a,
                                Lanes (&sum)[12]) {
@@ -276,9 +303,8 @@ SPLAT_INLINE bool add_gradient(const Record& r, const float* conic, const Block&
     sum[10] = sum[10] + abs(fma(splat(conic[0]), sx, splat(conic[1]) * sy));
     sum[11] = sum[11] + abs(fma(splat(conic[1]), sx, splat(conic[2]) * sy));
   }
-  const Lanes next = keep(cover.kept, cover.after);
-  a.transmittance = select(cover.seen, next, a.transmittance);
-  return any(without(cover.seen, cover.kept));
+  a.transmittance = cover.after;
+  return any(cover.kept);
 }
 
 // The inverse covariance, which the record holds as its factor.
@@ -291,7 +317,7 @@ void conic_of(const Record& r, float (&conic)[3]) {
 
 template <bool WithDepth, bool Absolute>
 void backward(const Tiles& t, const BlendGradients& g, int64_t tile) {
-  const Place at = place(t, tile);
+  const Place at(t, tile);
   Block blocks[kLanes];
   Adjoint adjoints[kLanes];
   Lanes v_background[3] = {splat(0.0f), splat(0.0f), splat(0.0f)};
@@ -318,9 +344,8 @@ void backward(const Tiles& t, const BlendGradients& g, int64_t tile) {
     Lanes sum[12];
     for (Lanes& lane : sum) lane = splat(0.0f);
     for (; mask; mask &= mask - 1) {
-      const int b = __builtin_ctz(mask);
-      if (add_gradient<WithDepth, Absolute>(r, conic, blocks[b], adjoints[b], sum) &&
-          !any(adjoints[b].transmittance > splat(0.0f))) {
+      const int b = lowest(mask);
+      if (!add_gradient<WithDepth, Absolute>(r, conic, blocks[b], adjoints[b], sum)) {
         live &= ~(1u << b);
       }
     }

@@ -10,11 +10,18 @@
 
 namespace splat {
 
+struct Camera {
+  double R[3][3], t[3], center[3], fx, fy, cx, cy;
+  double slope_low[2], slope_high[2];  // x/z and y/z of the frustum, widened
+
+  Camera(const float* viewmat, const float* K, int width, int height);
+};
+
 struct Scene {
-  int64_t n, cameras;
+  int64_t n, camera_count;
   int sh_count;
   const float *means, *quats, *scales, *opacities, *sh;  // [N,3] [N,4] [N,3] [N] [N,K,3]
-  const float *viewmats, *Ks;                            // [C,4,4] [C,3,3]
+  const Camera* cameras;
   int width, height;
   double near_plane, far_plane, eps2d;
   bool antialiased;

@@ -23,32 +23,6 @@ namespace {
 
 using Lane = double[kLanes];
 
-struct Camera {
-  double R[3][3], t[3], center[3], fx, fy, cx, cy;
-  double slope_low[2], slope_high[2];  // the frustum, widened
-};
-
-Camera camera_of(const Scene& scene, int64_t c) {
-  const float *view = scene.viewmats + 16 * c, *K = scene.Ks + 9 * c;
-  Camera camera{};
-  for (int i = 0; i < 3; ++i) {
-    for (int j = 0; j < 3; ++j) camera.R[i][j] = view[4 * i + j];
-    camera.t[i] = view[4 * i + 3];
-  }
-  for (int j = 0; j < 3; ++j) {
-    for (int i = 0; i < 3; ++i) camera.center[j] -= camera.R[i][j] * camera.t[i];
-  }
-  camera.fx = K[0], camera.fy = K[4], camera.cx = K[2], camera.cy = K[5];
-  const double focal[2] = {camera.fx, camera.fy}, middle[2] = {camera.cx, camera.cy};
-  const double size[2] = {static_cast<double>(scene.width), static_cast<double>(scene.height)};
-  for (int k = 0; k < 2; ++k) {
-    const double margin = kFrustumMargin * 0.5 * size[k] / focal[k];
-    camera.slope_low[k] = -middle[k] / focal[k] - margin;
-    camera.slope_high[k] = (size[k] - middle[k]) / focal[k] + margin;
-  }
-  return camera;
-}
-
 // Sixteen Gaussians in the world. Those that are not finite become zeros and are not usable.
 struct Splats {
   int64_t first;
@@ -527,8 +501,8 @@ void project(const Scene& scene, const Projection& out, int64_t begin, int64_t e
   Splats s;
   for (int64_t first = begin; first < end; first += kLanes) {
     load_splats(scene, first, end, s);
-    for (int64_t c = 0; c < scene.cameras; ++c) {
-      const Camera camera = camera_of(scene, c);
+    for (int64_t c = 0; c < scene.camera_count; ++c) {
+      const Camera& camera = scene.cameras[c];
       Footprint f;
       Drawn d{};
       place_means(camera, s, f);
@@ -558,8 +532,8 @@ void project_backward(const Scene& scene, const ProjectionGradients& g, int64_t 
   for (int64_t first = begin; first < end; first += kLanes) {
     load_splats(scene, first, end, s);
     Outgoing out{};
-    for (int64_t c = 0; c < scene.cameras; ++c) {
-      const Camera camera = camera_of(scene, c);
+    for (int64_t c = 0; c < scene.camera_count; ++c) {
+      const Camera& camera = scene.cameras[c];
       Footprint f;
       load_incoming(g, s, c * scene.n, f, in);
       if (!any(f.visible)) continue;

@@ -15,6 +15,7 @@
 #endif
 
 #if defined(_MSC_VER)
+#include <intrin.h>
 #define SPLAT_INLINE static __forceinline
 #else
 #define SPLAT_INLINE static inline __attribute__((always_inline))
@@ -76,6 +77,24 @@ SPLAT_INLINE Lanes exp2(Lanes x) {
 SPLAT_INLINE Lanes reciprocal(Lanes a) {
   const __m512 r = _mm512_rcp14_ps(a.v);
   return {_mm512_mul_ps(r, _mm512_fnmadd_ps(a.v, r, _mm512_set1_ps(2.0f)))};
+}
+
+// Lists the i in [0, count) whose masks have the bit. Both arrays have room for another sixteen,
+// and the masks there are zero.
+SPLAT_INLINE int compact(const uint16_t* masks, int count, int bit, uint16_t* list) {
+  const __m512i wanted = _mm512_set1_epi32(1 << bit);
+  __m512i index =
+      _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  int length = 0;
+  for (int i = 0; i < count; i += 16) {
+    const __m256i sixteen = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(masks + i));
+    const __mmask16 has = _mm512_test_epi32_mask(_mm512_cvtepu16_epi32(sixteen), wanted);
+    const __m256i found = _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(has, index));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(list + length), found);
+    length += __builtin_popcount(has);
+    index = _mm512_add_epi32(index, _mm512_set1_epi32(16));
+  }
+  return length;
 }
 
 SPLAT_INLINE __m512 sum_quarters(__m512 a, __m512 b, __m512 c, __m512 d) {
@@ -281,6 +300,30 @@ SPLAT_INLINE Lanes sums(const Lanes (&a)[12]) {
 }
 
 #endif
+
+#if !defined(__AVX512F__)
+// Lists the i in [0, count) whose masks have the bit. Both arrays have room for another sixteen,
+// and the masks there are zero.
+SPLAT_INLINE int compact(const uint16_t* masks, int count, int bit, uint16_t* list) {
+  int length = 0;
+  for (int i = 0; i < count; ++i) {
+    list[length] = static_cast<uint16_t>(i);
+    length += masks[i] >> bit & 1;
+  }
+  return length;
+}
+#endif
+
+// The lowest set bit.
+SPLAT_INLINE int lowest(uint32_t mask) {
+#if defined(_MSC_VER)
+  unsigned long at;
+  _BitScanForward(&at, mask);
+  return static_cast<int>(at);
+#else
+  return __builtin_ctz(mask);
+#endif
+}
 
 }  // namespace SPLAT_ISA
 }  // namespace splat

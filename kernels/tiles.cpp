@@ -1,7 +1,6 @@
 #include "tiles.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -19,10 +18,16 @@ int64_t count_visible(const int32_t* radii, int64_t n) {
   return count;
 }
 
-uint16_t tile_at(double pixel, int limit, bool up) {
-  const double tile = pixel / kTile;
-  return static_cast<uint16_t>(std::clamp(up ? std::ceil(tile) : std::floor(tile), 0.0,
-                                          static_cast<double>(limit)));
+// The tile that a pixel is in, or the first one past it, inside the image.
+uint16_t floor_tile(float pixel, int limit) {
+  const float tile = std::clamp(pixel * (1.0f / kTile), 0.0f, static_cast<float>(limit));
+  return static_cast<uint16_t>(tile);
+}
+
+uint16_t ceil_tile(float pixel, int limit) {
+  const float tile = std::clamp(pixel * (1.0f / kTile), 0.0f, static_cast<float>(limit));
+  const uint16_t down = static_cast<uint16_t>(tile);
+  return static_cast<uint16_t>(down + (tile > down));
 }
 
 Record make_record(const Projection& splats, int64_t i, int columns, int rows) {
@@ -41,11 +46,12 @@ Record make_record(const Projection& splats, int64_t i, int columns, int rows) {
   const float yy = r.s2 * r.s2 + r.s3 * r.s3;
   r.dx_per_dy = r.s1 > 0 ? -r.s2 / r.s1 : 0.0f;
   r.dy_per_dx = yy > 0 ? -r.s1 * r.s2 / yy : 0.0f;
-  const double rx = splats.radii[2 * i], ry = splats.radii[2 * i + 1];
-  r.left = tile_at(r.x - rx, columns, false);
-  r.top = tile_at(r.y - ry, rows, false);
-  r.columns = static_cast<uint16_t>(tile_at(r.x + rx, columns, true) - r.left);
-  r.rows = static_cast<uint16_t>(tile_at(r.y + ry, rows, true) - r.top);
+  const float rx = static_cast<float>(splats.radii[2 * i]);
+  const float ry = static_cast<float>(splats.radii[2 * i + 1]);
+  r.left = floor_tile(r.x - rx, columns);
+  r.top = floor_tile(r.y - ry, rows);
+  r.columns = static_cast<uint16_t>(ceil_tile(r.x + rx, columns) - r.left);
+  r.rows = static_cast<uint16_t>(ceil_tile(r.y + ry, rows) - r.top);
   return r;
 }
 
