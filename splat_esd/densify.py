@@ -82,7 +82,7 @@ class Density:
 
     def after_step(
         self, out: RenderOutput, step: int, generator: torch.Generator
-    ) -> dict[str, float]:
+    ) -> dict[str, float | int]:
         """Gathers, and every `every` steps between start and stop grows and prunes.
 
         Returns:

@@ -78,7 +78,7 @@ def trim_metrics(folder: Path, step: int) -> None:
         write_text(path, "".join(line + "\n" for line in lines))
 
 
-def append_metrics(folder: Path, step: int, stats: dict[str, float]) -> None:
+def append_metrics(folder: Path, step: int, stats: dict[str, float | int]) -> None:
     """Adds one line to metrics.jsonl."""
     with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({"step": step} | stats) + "\n")

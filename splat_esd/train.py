@@ -115,7 +115,7 @@ def render(run: Run, cameras, background) -> RenderOutput:
     )
 
 
-def train_step(run: Run, step: int) -> dict[str, float]:
+def train_step(run: Run, step: int) -> dict[str, float | int]:
     """Updates theta by the score's gradient, then phi by score matching; returns what to log.
 
     A step whose gradients are not all finite changes nothing and says so (`refused`).
@@ -171,7 +171,7 @@ def _finite(parameters) -> bool:
     return all(p.grad is None or bool(p.grad.isfinite().all()) for p in parameters)
 
 
-def _evaluations(run: Run) -> dict[str, float]:
+def _evaluations(run: Run) -> dict[str, float | int]:
     counted = run.guidance.evaluations
     return {
         "unet_prior": counted.prior,

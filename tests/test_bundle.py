@@ -61,7 +61,7 @@ def test_pictures_start_at_the_front_over_white():
 
 def test_a_large_splat_is_seen_from_afar():
     _, near = take_pictures(toy(), 1, size=16)
-    _, far = take_pictures(toy(radius=10), 1, size=16)
+    _, far = take_pictures(toy(radius=10.0), 1, size=16)
     assert far.distance[0] > 10 / math.sin(math.radians(45) / 2) * 0.9
     assert near.distance[0] == pytest.approx(2.8)
 

@@ -1,15 +1,14 @@
 """The equation: each method against its closed form, and the paper's claim on two-dimensional Gaussians."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from splat_esd.cameras import orbit_cameras
 from splat_esd.config import GuidanceConfig, LoraConfig, PerpNegConfig
-from splat_esd.diffusion.lora import camera_vector
-from splat_esd.diffusion.prior import load_prior
+from splat_esd.diffusion.lora import Phi, camera_vector
+from splat_esd.diffusion.prior import Prior, load_prior
 from splat_esd.diffusion.prompts import PromptBook
 from splat_esd.diffusion.schedule import Schedule
 from splat_esd.guidance import ESD, SDS, make_guidance, perpendicular
@@ -42,7 +41,7 @@ def ring(count, dtype=torch.float32):
     return orbit_cameras(azimuth, 0.2 * one, 2.4 * one, 0.75 * one, width=16, height=16)
 
 
-class ExactPrior:
+class ExactPrior(Prior):
     """The score of N(mean, cov) diffused:  eps = sigma (alpha^2 cov + sigma^2 I)^-1 (z_t - alpha mean)."""
 
     schedule = SCHEDULE
@@ -54,8 +53,11 @@ class ExactPrior:
         return gaussian_eps(z_t, t, self.mean, self.cov)
 
 
-class ExactPhi:
+class ExactPhi(Phi):
     """The true scores of x = m + L u: without the camera those of N(m, L L^T), with it those of x."""
+
+    def __init__(self):
+        torch.nn.Module.__init__(self)
 
     def eps(self, z_t, t, camera):
         null = gaussian_eps(z_t, t, self.mean, self.cov)
@@ -71,9 +73,14 @@ def gaussian_eps(z_t, t, mean, cov):
     return (sigma * torch.linalg.solve(spread, flat.T).T).view_as(z_t)
 
 
-def fake_book(count):
-    empty = torch.zeros(1, 1, 1, dtype=torch.float64)
-    return SimpleNamespace(negative=empty, embed=lambda cameras: empty.expand(count, -1, -1))
+class NoBook(PromptBook):
+    """Prompts for a prior that hears none."""
+
+    def __init__(self):
+        self.negative = torch.zeros(1, 1, 1, dtype=torch.float64)
+
+    def embed(self, cameras):
+        return self.negative.expand(len(cameras), -1, -1)
 
 
 MEAN = torch.tensor([0.5, -1.0], dtype=torch.float64)
@@ -84,7 +91,7 @@ def fit_gaussian(lam, *, steps=1500, count=256, time=0.2):
     """Descends the real ESD gradient on m and L from N(0, I / 4) and returns the covariance found."""
     config = guidance_config("esd", lam, t_min=time, t_max=time + 1e-6, anneal_at=1.0)
     prior, phi = ExactPrior(MEAN, COV), ExactPhi()
-    esd = ESD(prior, fake_book(count), config, phi=phi, cfg_scale=1.0, steps=steps)
+    esd = ESD(prior, NoBook(), config, phi=phi, cfg_scale=1.0, steps=steps)
     m = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     L = (0.5 * torch.eye(2, dtype=torch.float64)).requires_grad_()
     cameras, optimizer = ring(count, torch.float64), torch.optim.SGD([m, L], lr=1.0)
@@ -134,7 +141,7 @@ def test_when_the_renders_are_the_target_every_gradient_is_exactly_zero():
     count = 16
     prior, phi = ExactPrior(MEAN, COV), ExactPhi()
     phi.x, phi.mean, phi.cov = torch.randn(count, 2, 1, 1, dtype=torch.float64), MEAN, COV
-    esd = ESD(prior, fake_book(count), guidance_config("esd", 1.0), phi=phi, cfg_scale=1.0, steps=1)
+    esd = ESD(prior, NoBook(), guidance_config("esd", 1.0), phi=phi, cfg_scale=1.0, steps=1)
     config = guidance_config("esd", 1.0, t_min=0.3, t_max=0.3 + 1e-6, anneal_at=1.0)
     esd.config = config
     z_t = torch.randn(count, 2, 1, 1, dtype=torch.float64)

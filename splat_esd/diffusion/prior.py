@@ -166,7 +166,7 @@ def _read(folder: Path, source: str, commit: str | None, device, dtype: torch.dt
     words = folder / "vocabulary.txt"
     for module in (vae, unet, text_encoder):
         if module is not None:
-            module.eval().requires_grad_(False).to(device)
+            module.eval().requires_grad_(False).to(device, torch.float32)
     return Prior(
         schedule=Schedule(scheduler.alphas_cumprod.to(device)),
         unet=unet.to(dtype),

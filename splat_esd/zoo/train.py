@@ -294,7 +294,7 @@ def _denoise(model, scheduler, z: Tensor, tokens: Tensor, generator: torch.Gener
 
 
 def save_prior(out: Path, vae, model, tokenizer, scheduler) -> None:
-    """Writes the prior as a Stable Diffusion pipeline in half precision, with the words it knows."""
+    """Writes the prior as a Stable Diffusion pipeline, mostly in half precision, with the words it knows."""
     import copy
 
     from diffusers import StableDiffusionPipeline
@@ -302,7 +302,7 @@ def save_prior(out: Path, vae, model, tokenizer, scheduler) -> None:
     StableDiffusionPipeline(
         vae=copy.deepcopy(vae).half(),
         unet=copy.deepcopy(model["unet"]).half().eval(),
-        text_encoder=copy.deepcopy(model["text_encoder"]).half().eval(),
+        text_encoder=model["text_encoder"].eval(),  # transformers keeps a file's dtype, diffusers not
         tokenizer=tokenizer,
         scheduler=scheduler,
         safety_checker=None,
