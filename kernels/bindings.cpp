@@ -121,15 +121,24 @@ void project_backward(const Parameters& p, const View& view, In<int32_t> radii,
             [&](int64_t begin, int64_t end) { k.project_backward(scene, g, begin, end); });
 }
 
+// records, ids, offsets, entries, masks, visited, touching
 using Plan = std::tuple<Made<float>, Made<int32_t>, Made<int64_t>, Made<int32_t>, Made<int16_t>,
-                        Made<int32_t>>;
+                        Made<int32_t>, Made<int32_t>>;
 
 Tiles tiles_of(int width, int height, const Record* records, const int64_t* offsets,
-               const int32_t* entries, uint16_t* masks, int32_t* visited,
+               const int32_t* entries, uint16_t* masks, int32_t* visited, int32_t* touching,
                const float* background) {
-  return {width,   height,  (width + kTile - 1) / kTile, (height + kTile - 1) / kTile,
-          records, offsets, entries,
-          masks,   visited, background};
+  return {width,
+          height,
+          (width + kTile - 1) / kTile,
+          (height + kTile - 1) / kTile,
+          records,
+          offsets,
+          entries,
+          masks,
+          visited,
+          touching,
+          background};
 }
 
 Plan blend(In<float> means2d, In<float> depths, In<float> opacities, In<float> colors,
@@ -148,18 +157,18 @@ Plan blend(In<float> means2d, In<float> depths, In<float> opacities, In<float> c
   const Kernels& k = kernels();
   Binning b;
   std::unique_ptr<uint16_t[]> masks;
-  std::unique_ptr<int32_t[]> visited;
+  std::unique_ptr<int32_t[]> visited, touching;
   int64_t tiles = 0;
   {
     nb::gil_scoped_release release;
     b = bin(splats, n, cameras, width, height, threads);
     masks.reset(new uint16_t[b.couples]);
-    const Tiles shape = tiles_of(width, height, nullptr, nullptr, nullptr, nullptr, nullptr,
-                                 nullptr);
-    tiles = cameras * shape.columns * shape.rows;
+    tiles = cameras * ((width + kTile - 1) / kTile) * ((height + kTile - 1) / kTile);
     visited.reset(new int32_t[tiles]);
-    const Tiles t = tiles_of(width, height, b.records.get(), b.offsets.get(), b.entries.get(),
-                             masks.get(), visited.get(), data(background));
+    touching.reset(new int32_t[tiles]);
+    const Tiles t =
+        tiles_of(width, height, b.records.get(), b.offsets.get(), b.entries.get(), masks.get(),
+                 visited.get(), touching.get(), data(background));
     const Images out{rgb.data(), alpha.data(), depth.data()};
     parallel_for(threads, tiles, [&](int64_t tile) { k.blend(t, out, tile); });
   }
@@ -173,12 +182,13 @@ Plan blend(In<float> means2d, In<float> depths, In<float> opacities, In<float> c
           give(std::move(b.offsets), {count + 1}),
           give(std::move(b.entries), {p}),
           give(std::move(signed_masks), {p}),
-          give(std::move(visited), {count})};
+          give(std::move(visited), {count}),
+          give(std::move(touching), {count})};
 }
 
 void blend_backward(In<float> records, In<int32_t> ids, In<int64_t> offsets, In<int32_t> entries,
-                    In<int16_t> masks, In<int32_t> visited, In<float> conics, In<float> opacities,
-                    In<float> rgb, In<float> alpha, In<float> depth, Maybe<float> v_rgb,
+                    In<int16_t> masks, In<int32_t> visited, In<int32_t> touching,
+                    In<float> conics, In<float> opacities, In<float> rgb, In<float> alpha, In<float> depth, Maybe<float> v_rgb,
                     Maybe<float> v_alpha, Maybe<float> v_depth, Out<float> v_means2d,
                     Out<float> v_depths, Out<float> v_conics, Out<float> v_opacities,
                     Out<float> v_colors, Out<float> v_background,
@@ -191,19 +201,20 @@ void blend_backward(In<float> records, In<int32_t> ids, In<int64_t> offsets, In<
   const Tiles t = tiles_of(
       width, height, all, offsets.data(), entries.data(),
       reinterpret_cast<uint16_t*>(const_cast<int16_t*>(masks.data())),
-      const_cast<int32_t*>(visited.data()), nullptr);
+      const_cast<int32_t*>(visited.data()), const_cast<int32_t*>(touching.data()), nullptr);
   const SplatGradients out{v_means2d.data(), v_depths.data(), v_conics.data(), v_opacities.data(),
                            v_colors.data(),  absolute ? absolute->data() : nullptr};
   const Kernels& k = kernels();
   nb::gil_scoped_release release;
-  std::unique_ptr<float[]> rows(new float[couples * kRow]);
-  std::unique_ptr<uint8_t[]> touched(new uint8_t[couples]());
+  std::vector<int64_t> first_rows(tiles + 1, 0), row_of(couples, -1);
+  for (int64_t i = 0; i < tiles; ++i) first_rows[i + 1] = first_rows[i] + t.touching[i];
+  std::unique_ptr<float[]> rows(new float[first_rows[tiles] * kRow]);
   std::unique_ptr<double[]> grounds(new double[3 * tiles]);
-  const BlendGradients g{rgb.data(),    alpha.data(),        depth.data(), data(v_rgb),
-                         data(v_alpha), data(v_depth),       absolute.has_value(),
-                         rows.get(),    touched.get(), grounds.get()};
+  const BlendGradients g{rgb.data(),    alpha.data(),  depth.data(),         data(v_rgb),
+                         data(v_alpha), data(v_depth), absolute.has_value(), first_rows.data(),
+                         rows.get(),    row_of.data(), grounds.get()};
   parallel_for(threads, tiles, [&](int64_t tile) { k.blend_backward(t, g, tile); });
-  gather(all, ids.data(), static_cast<int64_t>(ids.shape(0)), rows.get(), touched.get(),
+  gather(all, ids.data(), static_cast<int64_t>(ids.shape(0)), rows.get(), row_of.data(),
          conics.data(), opacities.data(), out, threads);
   for (int64_t c = 0; c < cameras; ++c) {
     const int64_t per_image = tiles / cameras;

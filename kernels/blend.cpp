@@ -201,6 +201,7 @@ void blend(const Tiles& t, const Images& out, int64_t tile) {
   uint16_t masks[kChunk + kLanes], list[kChunk + kLanes];
   const int64_t begin = t.offsets[tile], end = t.offsets[tile + 1];
   int64_t entry = begin;
+  int touching = 0;
   while (entry < end && live) {
     const int count = static_cast<int>(end - entry < kChunk ? end - entry : kChunk);
     uint32_t touched = 0;
@@ -208,6 +209,7 @@ void blend(const Tiles& t, const Images& out, int64_t tile) {
       records[j] = t.records[t.entries[entry + j]];
       masks[j] = static_cast<uint16_t>(reached(records[j]) & live);
       touched |= masks[j];
+      touching += masks[j] != 0;
     }
     std::memcpy(t.masks + entry, masks, count * sizeof *masks);
     std::memset(masks + count, 0, kLanes * sizeof *masks);
@@ -219,6 +221,7 @@ void blend(const Tiles& t, const Images& out, int64_t tile) {
     entry += count;
   }
   t.visited[tile] = static_cast<int32_t>(entry - begin);
+  t.touching[tile] = touching;
   for (int b = 0; b < kLanes; ++b) store_block(t, at, b, blocks[b], pixels[b], out);
 }
 
@@ -334,6 +337,7 @@ void backward(const Tiles& t, const BlendGradients& g, int64_t tile) {
     for (int i = 0; i < kLanes; ++i) total += lanes[i];
     g.v_background[3 * tile + k] = total;
   }
+  int64_t row = g.first_rows[tile];
   const int64_t begin = t.offsets[tile];
   for (int64_t entry = begin; entry < begin + t.visited[tile] && live; ++entry) {
     uint32_t mask = t.masks[entry] & live;
@@ -349,10 +353,9 @@ void backward(const Tiles& t, const BlendGradients& g, int64_t tile) {
         live &= ~(1u << b);
       }
     }
-    const int64_t row =
-        r.first_row + (at.row - r.top) * static_cast<int64_t>(r.columns) + (at.column - r.left);
     store(g.rows + kRow * row, sums(sum));
-    g.touched[row] = 1;
+    const int down = at.row - r.top, across = at.column - r.left;
+    g.row_of[r.first + down * static_cast<int64_t>(r.columns) + across] = row++;
   }
 }
 

@@ -1,7 +1,8 @@
 // What the kernels read and write. All arrays are dense, C-ordered and owned by the caller.
 //
-//   C cameras, N Gaussians, K coefficients of the spherical harmonics, V = visible (camera,
-//   Gaussian) couples, T tiles per image, P = (visible, tile) couples, one row of gradients each.
+//   C cameras, N Gaussians, K coefficients of the spherical harmonics, T tiles per image,
+//   V = visible (camera, Gaussian) couples, P = (visible, tile) couples that share a box,
+//   Q = those of them that a pixel looked at: one row of gradients each.
 #pragma once
 
 #include <cstdint>
@@ -47,7 +48,7 @@ struct alignas(64) Record {
   float red, green, blue, depth;
   float dx_per_dy, dy_per_dx;         // where the ellipse is widest, for the test of blocks
   uint16_t left, top, columns, rows;  // its box in tiles
-  int64_t first_row;                  // its couples with tiles are rows [first_row, + columns * rows)
+  int64_t first;                      // its couples are [first, first + columns * rows) of P
 };
 static_assert(sizeof(Record) == 64, "a record is one cache line");
 
@@ -58,6 +59,7 @@ struct Tiles {
   const int32_t* entries;            // [P] records, nearest first in each tile
   uint16_t* masks;                   // [P] blocks that an entry may touch; set as far as visited
   int32_t* visited;                  // [C*T] entries looked at before every pixel was finished
+  int32_t* touching;                 // [C*T] those of them whose mask is not 0
   const float* background;           // [C,3] or null: black
 };
 
@@ -71,9 +73,10 @@ struct BlendGradients {
   const float *rgb, *alpha, *depth;        // the images
   const float *v_rgb, *v_alpha, *v_depth;  // any may be null: zero
   bool absolute;
-  float* rows;             // [P, kRow]
-  uint8_t* touched;        // [P], zero on entry
-  double* v_background;    // [C*T, 3], per tile
+  const int64_t* first_rows;  // [C*T] the first of each tile's rows
+  float* rows;                // [Q, kRow]
+  int64_t* row_of;            // [P], by record and tile; -1 on entry
+  double* v_background;       // [C*T, 3], per tile
 };
 
 struct Kernels {

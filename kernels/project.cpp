@@ -33,13 +33,35 @@ struct Splats {
   int64_t at(int i) const { return first + (i < count ? i : count - 1); }
 };
 
-void load(const float* from, int width, const Splats& s, Lane* to, Lane& usable) {
+bool any(const Lane& flags) {
+  double sum = 0;
+  for (double flag : flags) sum += flag;
+  return sum > 0;
+}
+
+bool all(const Lane& flags) {
+  double sum = 0;
+  for (double flag : flags) sum += flag;
+  return sum == kLanes;
+}
+
+template <int width>
+void load(const float* from, const Splats& s, Lane* to, Lane& usable) {
   for (int i = 0; i < kLanes; ++i) {
     const float* p = from + s.at(i) * width;
     for (int k = 0; k < width; ++k) to[k][i] = p[k];
   }
   for (int k = 0; k < width; ++k) {
     EACH(i) usable[i] = to[k][i] - to[k][i] == 0.0 ? usable[i] : 0.0;
+  }
+}
+
+void load_sh(const float* from, int count, const Splats& s, Lane* to, Lane& usable) {
+  switch (count) {
+    case 1: return load<3>(from, s, to, usable);
+    case 4: return load<12>(from, s, to, usable);
+    case 9: return load<27>(from, s, to, usable);
+    default: return load<48>(from, s, to, usable);
   }
 }
 
@@ -52,23 +74,25 @@ void drop_unusable(Lane* values, int width, const Lane& usable) {
 void load_splats(const Scene& scene, int64_t first, int64_t end, Splats& s) {
   s.first = first;
   s.count = static_cast<int>(end - first < kLanes ? end - first : kLanes);
-  const int coefficients = 3 * scene.sh_count;
   EACH(i) s.usable[i] = 1.0;
-  load(scene.means, 3, s, s.mean, s.usable);
-  load(scene.quats, 4, s, s.unit, s.usable);
-  load(scene.scales, 3, s, s.scale, s.usable);
-  load(scene.opacities, 1, s, &s.opacity, s.usable);
-  load(scene.sh, coefficients, s, s.sh, s.usable);
-  drop_unusable(s.mean, 3, s.usable);
-  drop_unusable(s.unit, 4, s.usable);
-  drop_unusable(s.scale, 3, s.usable);
-  drop_unusable(&s.opacity, 1, s.usable);
-  drop_unusable(s.sh, coefficients, s.usable);
+  load<3>(scene.means, s, s.mean, s.usable);
+  load<4>(scene.quats, s, s.unit, s.usable);
+  load<3>(scene.scales, s, s.scale, s.usable);
+  load<1>(scene.opacities, s, &s.opacity, s.usable);
+  load_sh(scene.sh, scene.sh_count, s, s.sh, s.usable);
+  if (!all(s.usable)) {
+    drop_unusable(s.mean, 3, s.usable);
+    drop_unusable(s.unit, 4, s.usable);
+    drop_unusable(s.scale, 3, s.usable);
+    drop_unusable(&s.opacity, 1, s.usable);
+    drop_unusable(s.sh, 3 * scene.sh_count, s.usable);
+  }
   EACH(i) {
     double w = s.unit[0][i], x = s.unit[1][i], y = s.unit[2][i], z = s.unit[3][i];
     const double length = std::sqrt(w * w + x * x + y * y + z * z);
     s.length[i] = length > 1e-12 ? length : 1e-12;
-    w /= s.length[i], x /= s.length[i], y /= s.length[i], z /= s.length[i];
+    const double inverse = 1 / s.length[i];
+    w *= inverse, x *= inverse, y *= inverse, z *= inverse;
     s.unit[0][i] = w, s.unit[1][i] = x, s.unit[2][i] = y, s.unit[3][i] = z;
     s.R[0][0][i] = 1 - 2 * (y * y + z * z);
     s.R[0][1][i] = 2 * (x * y - w * z);
@@ -152,12 +176,6 @@ void project_axes(const Scene& scene, const Camera& camera, const Splats& s, Foo
     const double squared = ratio > floor ? ratio : floor;
     f.sharpness[i] = std::sqrt(scene.antialiased ? squared : 1.0);
   }
-}
-
-bool any(const Lane& flags) {
-  double sum = 0;
-  for (double flag : flags) sum += flag;
-  return sum > 0;
 }
 
 // log2 to 1e-11, for positive normal numbers: the exponent from the bits, the rest a series.

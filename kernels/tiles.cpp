@@ -31,7 +31,7 @@ uint16_t ceil_tile(float pixel, int limit) {
 }
 
 Record make_record(const Projection& splats, int64_t i, int columns, int rows) {
-  Record r{};
+  Record r;
   r.x = splats.means2d[2 * i];
   r.y = splats.means2d[2 * i + 1];
   const float* factor = splats.factors + 4 * i;
@@ -78,11 +78,45 @@ void sort_by_depth(std::vector<uint64_t>& keys) {
   }
 }
 
+// The box of a record, in eight bytes: in the order of depth, records are far apart in memory.
+struct Box {
+  uint16_t left, top, columns, rows;
+};
+
 template <typename Visit>
-void each_tile(const Record& r, int columns, Visit visit) {
-  for (int y = r.top; y < r.top + r.rows; ++y) {
-    for (int x = r.left; x < r.left + r.columns; ++x) visit(y * columns + x);
+void each_tile(const Box& box, int columns, Visit visit) {
+  for (int y = box.top; y < box.top + box.rows; ++y) {
+    for (int x = box.left; x < box.left + box.columns; ++x) visit(y * columns + x);
   }
+}
+
+// What one camera sees, before its couples are counted among those of all cameras.
+struct Seen {
+  std::vector<uint64_t> keys;  // (depth, record), nearest first once sorted
+  std::vector<Box> boxes;
+  int64_t couples = 0;
+};
+
+Seen collect(const Projection& splats, int64_t begin, int64_t end, int columns, int rows,
+             Record* records, int32_t* ids, int64_t* counts) {
+  Seen seen;
+  for (int64_t i = begin; i < end; ++i) {
+    if (splats.radii[2 * i] == 0) continue;
+    Record r = make_record(splats, i, columns, rows);
+    r.first = seen.couples;
+    seen.couples += r.columns * r.rows;
+    const Box box{r.left, r.top, r.columns, r.rows};
+    each_tile(box, columns, [&](int tile) { ++counts[tile]; });
+    const uint64_t v = seen.boxes.size();
+    uint32_t depth;
+    std::memcpy(&depth, &r.depth, sizeof depth);
+    seen.keys.push_back(static_cast<uint64_t>(depth) << 32 | v);
+    seen.boxes.push_back(box);
+    ids[v] = static_cast<int32_t>(i);
+    records[v] = r;
+  }
+  sort_by_depth(seen.keys);
+  return seen;
 }
 
 }  // namespace
@@ -91,7 +125,7 @@ Binning bin(const Projection& splats, int64_t n, int64_t cameras, int width, int
             int threads) {
   const int columns = (width + kTile - 1) / kTile, rows = (height + kTile - 1) / kTile;
   const int64_t tiles = static_cast<int64_t>(columns) * rows;
-  std::vector<int64_t> first(cameras + 1, 0), first_row(cameras + 1, 0);
+  std::vector<int64_t> first(cameras + 1, 0), first_couple(cameras + 1, 0);
   parallel_for(threads, cameras, [&](int64_t c) {
     first[c + 1] = count_visible(splats.radii + 2 * c * n, n);
   });
@@ -99,56 +133,43 @@ Binning bin(const Projection& splats, int64_t n, int64_t cameras, int width, int
 
   Binning out;
   out.visible = first[cameras];
-  out.records = std::make_unique<Record[]>(out.visible);
-  out.ids = std::make_unique<int32_t[]>(out.visible);
+  out.records.reset(new Record[out.visible]);
+  out.ids.reset(new int32_t[out.visible]);
   out.offsets = std::make_unique<int64_t[]>(cameras * tiles + 1);
-  std::vector<std::vector<uint64_t>> keys(cameras);
+  std::vector<Seen> seen(cameras);
   parallel_for(threads, cameras, [&](int64_t c) {
-    keys[c].reserve(first[c + 1] - first[c]);
-    int64_t* counts = out.offsets.get() + c * tiles + 1;
-    int64_t v = first[c], row = 0;
-    for (int64_t i = c * n; i < (c + 1) * n; ++i) {
-      if (splats.radii[2 * i] == 0) continue;
-      Record r = make_record(splats, i, columns, rows);
-      r.first_row = row;
-      row += r.columns * r.rows;
-      each_tile(r, columns, [&](int tile) { ++counts[tile]; });
-      uint32_t depth;
-      std::memcpy(&depth, &r.depth, sizeof depth);
-      keys[c].push_back(static_cast<uint64_t>(depth) << 32 | static_cast<uint64_t>(v));
-      out.ids[v] = static_cast<int32_t>(i);
-      out.records[v++] = r;
-    }
-    first_row[c + 1] = row;
-    sort_by_depth(keys[c]);
+    seen[c] = collect(splats, c * n, (c + 1) * n, columns, rows, out.records.get() + first[c],
+                      out.ids.get() + first[c], out.offsets.get() + c * tiles + 1);
   });
-  for (int64_t c = 0; c < cameras; ++c) first_row[c + 1] += first_row[c];
+  for (int64_t c = 0; c < cameras; ++c) first_couple[c + 1] = first_couple[c] + seen[c].couples;
   for (int64_t t = 0; t < cameras * tiles; ++t) out.offsets[t + 1] += out.offsets[t];
-  out.couples = first_row[cameras];
+  out.couples = first_couple[cameras];
   out.entries.reset(new int32_t[out.couples]);
   parallel_for(threads, cameras, [&](int64_t c) {
     const int64_t* begin = out.offsets.get() + c * tiles;
     std::vector<int64_t> next(begin, begin + tiles);
-    for (uint64_t key : keys[c]) {
-      const int32_t v = static_cast<int32_t>(key & 0xFFFFFFFFu);
-      Record& r = out.records[v];
-      r.first_row += first_row[c];
-      each_tile(r, columns, [&](int tile) { out.entries[next[tile]++] = v; });
+    for (uint64_t key : seen[c].keys) {
+      const uint32_t v = static_cast<uint32_t>(key);
+      const int32_t record = static_cast<int32_t>(first[c] + v);
+      each_tile(seen[c].boxes[v], columns,
+                [&](int tile) { out.entries[next[tile]++] = record; });
     }
+    for (int64_t v = first[c]; v < first[c + 1]; ++v) out.records[v].first += first_couple[c];
   });
   return out;
 }
 
 void gather(const Record* records, const int32_t* ids, int64_t visible, const float* rows,
-            const uint8_t* touched, const float* conics, const float* opacities,
+            const int64_t* row_of, const float* conics, const float* opacities,
             const SplatGradients& out, int threads) {
   constexpr int64_t kChunk = 512;
   parallel_for(threads, (visible + kChunk - 1) / kChunk, [&](int64_t chunk) {
     for (int64_t v = chunk * kChunk; v < std::min(visible, (chunk + 1) * kChunk); ++v) {
       const Record& r = records[v];
       float sum[kRow] = {};
-      for (int64_t row = r.first_row; row < r.first_row + r.columns * r.rows; ++row) {
-        if (!touched[row]) continue;
+      for (int64_t couple = r.first; couple < r.first + r.columns * r.rows; ++couple) {
+        const int64_t row = row_of[couple];
+        if (row < 0) continue;
         for (int k = 0; k < kRow; ++k) sum[k] += rows[row * kRow + k];
       }
       const int64_t i = ids[v];

@@ -29,7 +29,7 @@ struct SplatGradients {
 // Adds up each visible Gaussian's rows, tile by tile in a fixed order: the sum is the same for any
 // number of threads.
 void gather(const Record* records, const int32_t* ids, int64_t visible, const float* rows,
-            const uint8_t* touched, const float* conics, const float* opacities,
+            const int64_t* row_of, const float* conics, const float* opacities,
             const SplatGradients& out, int threads);
 
 }  // namespace splat
