@@ -12,6 +12,7 @@ namespace SPLAT_ISA {
 namespace {
 
 constexpr int kChunk = 256;         // entries whose records are copied together
+constexpr int kAhead = 8;            // entries fetched from memory before they are needed
 constexpr float kMaskSlack = 1e-2f;  // bits; more than the bound's rounding error
 
 // The pixel centres of a block, and which of them lie in the image.
@@ -165,24 +166,22 @@ void store_rows(const float* values, const Block& block, float* image, int64_t s
 
 void store_block(const Tiles& t, const Place& at, int b, const Block& block, const Pixels& p,
                  const Images& out) {
-  const float* ground = t.background ? t.background + 3 * at.camera : nullptr;
-  const Lanes colors[3] = {p.red, p.green, p.blue};
-  alignas(64) float values[3][kLanes], rgb[3 * kLanes];
-  for (int k = 0; k < 3; ++k) {
-    store(values[k], ground ? fma(p.left_over, splat(ground[k]), colors[k]) : colors[k]);
+  Lanes colors[3] = {p.red, p.green, p.blue};
+  if (t.background) {
+    const float* ground = t.background + 3 * at.camera;
+    for (int k = 0; k < 3; ++k) colors[k] = fma(p.left_over, splat(ground[k]), colors[k]);
   }
-  for (int i = 0; i < kLanes; ++i) {
-    for (int k = 0; k < 3; ++k) rgb[3 * i + k] = values[k][i];
-  }
+  alignas(64) float rgb[3 * kLanes], hidden_rows[kLanes], mean_rows[kLanes];
+  merge_channels(colors, rgb);
   // The sum is exact for faint pixels, where 1 - T has lost its digits, and T for opaque ones.
   const Lanes hidden =
       select(p.left_over > splat(0.5f), p.weight, splat(1.0f) - p.left_over);
-  store(values[0], hidden);
-  store(values[1], keep(hidden > splat(0.0f), p.depth * reciprocal(hidden)));
+  store(hidden_rows, hidden);
+  store(mean_rows, keep(hidden > splat(0.0f), p.depth * reciprocal(hidden)));
   const int64_t first = at.first_pixel(t, b);
   store_rows<3>(rgb, block, out.rgb + 3 * first, t.width);
-  store_rows<1>(values[0], block, out.alpha + first, t.width);
-  store_rows<1>(values[1], block, out.depth + first, t.width);
+  store_rows<1>(hidden_rows, block, out.alpha + first, t.width);
+  store_rows<1>(mean_rows, block, out.depth + first, t.width);
 }
 
 void blend(const Tiles& t, const Images& out, int64_t tile) {
@@ -206,6 +205,7 @@ void blend(const Tiles& t, const Images& out, int64_t tile) {
     const int count = static_cast<int>(end - entry < kChunk ? end - entry : kChunk);
     uint32_t touched = 0;
     for (int j = 0; j < count; ++j) {
+      if (j + kAhead < count) SPLAT_PREFETCH(t.records + t.entries[entry + j + kAhead]);
       records[j] = t.records[t.entries[entry + j]];
       masks[j] = static_cast<uint16_t>(reached(records[j]) & live);
       touched |= masks[j];
@@ -233,46 +233,54 @@ struct Adjoint {
   Lanes depth, mean;    // dL/d(depth) / alpha, and the depth itself
 };
 
-// Sixteen pixels of an image, channel by channel; zeros outside of it, and for no image at all.
+// Sixteen pixels of an image; zeros outside of it, and for no image at all.
 template <int channels>
+void read_rows(const float* image, const Block& block, int64_t first, int64_t stride,
+               float (&rows)[kLanes * channels]) {
+  if (image == nullptr || block.rows < kBlock || block.columns < kBlock) {
+    for (float& value : rows) value = 0.0f;
+  }
+  if (image == nullptr) return;
+  for (int y = 0; y < block.rows; ++y) {
+    copy_row<channels>(rows + y * kBlock * channels, image + (first + y * stride) * channels,
+                       block.columns);
+  }
+}
+
 void read_block(const float* image, const Block& block, int64_t first, int64_t stride,
-                Lanes (&to)[channels]) {
-  alignas(64) float rows[kLanes * channels] = {}, values[channels][kLanes];
-  if (image) {
-    for (int y = 0; y < block.rows; ++y) {
-      copy_row<channels>(rows + y * kBlock * channels, image + (first + y * stride) * channels,
-                         block.columns);
-    }
-  }
-  for (int k = 0; k < channels; ++k) {
-    for (int i = 0; i < kLanes; ++i) values[k][i] = rows[channels * i + k];
-    to[k] = load(values[k]);
-  }
+                Lanes (&to)[3]) {
+  alignas(64) float rows[3 * kLanes];
+  read_rows<3>(image, block, first, stride, rows);
+  split_channels(rows, to);
+}
+
+Lanes read_block(const float* image, const Block& block, int64_t first, int64_t stride) {
+  alignas(64) float rows[kLanes];
+  read_rows<1>(image, block, first, stride, rows);
+  return load(rows);
 }
 
 Adjoint adjoint_of(const Tiles& t, const BlendGradients& g, const Place& at, int b,
                    const Block& block, Lanes (&v_background)[3]) {
-  Lanes rgb[3], alpha[1], mean[1], v_rgb[3], v_alpha[1], v_depth[1];
+  Lanes rgb[3], v_rgb[3];
   const int64_t first = at.first_pixel(t, b), stride = t.width;
   read_block(g.rgb, block, first, stride, rgb);
-  read_block(g.alpha, block, first, stride, alpha);
   read_block(g.v_rgb, block, first, stride, v_rgb);
-  read_block(g.v_alpha, block, first, stride, v_alpha);
-  read_block(g.v_depth ? g.depth : nullptr, block, first, stride, mean);
-  read_block(g.v_depth, block, first, stride, v_depth);
+  const Lanes alpha = read_block(g.alpha, block, first, stride);
+  const Lanes v_depth = read_block(g.v_depth, block, first, stride);
   Adjoint a;
   a.transmittance = in_image(block);
   a.red = v_rgb[0];
   a.green = v_rgb[1];
   a.blue = v_rgb[2];
-  a.alpha = v_alpha[0];
-  a.depth = keep(alpha[0] > splat(0.0f), v_depth[0] * reciprocal(alpha[0]));
-  a.mean = mean[0];
+  a.alpha = read_block(g.v_alpha, block, first, stride);
+  a.depth = keep(alpha > splat(0.0f), v_depth * reciprocal(alpha));
+  a.mean = read_block(g.depth, block, first, stride);
   // The mean depth has no part in this sum: what lies before it and behind it cancels.
-  a.rest = fma(v_rgb[0], rgb[0], v_alpha[0] * alpha[0]);
+  a.rest = fma(v_rgb[0], rgb[0], a.alpha * alpha);
   a.rest = fma(v_rgb[1], rgb[1], a.rest);
   a.rest = fma(v_rgb[2], rgb[2], a.rest);
-  const Lanes left_over = splat(1.0f) - alpha[0];
+  const Lanes left_over = splat(1.0f) - alpha;
   for (int k = 0; k < 3; ++k) v_background[k] = fma(left_over, v_rgb[k], v_background[k]);
   return a;
 }
@@ -338,8 +346,9 @@ void backward(const Tiles& t, const BlendGradients& g, int64_t tile) {
     g.v_background[3 * tile + k] = total;
   }
   int64_t row = g.first_rows[tile];
-  const int64_t begin = t.offsets[tile];
-  for (int64_t entry = begin; entry < begin + t.visited[tile] && live; ++entry) {
+  const int64_t begin = t.offsets[tile], end = begin + t.visited[tile];
+  for (int64_t entry = begin; entry < end && live; ++entry) {
+    if (entry + kAhead < end) SPLAT_PREFETCH(t.records + t.entries[entry + kAhead]);
     uint32_t mask = t.masks[entry] & live;
     if (mask == 0) continue;
     const Record& r = t.records[t.entries[entry]];

@@ -9,6 +9,12 @@
 
 #include "constants.h"
 
+#if defined(__GNUC__)
+#define SPLAT_PREFETCH(address) __builtin_prefetch(address)
+#else
+#define SPLAT_PREFETCH(address) static_cast<void>(address)
+#endif
+
 namespace splat {
 
 struct Camera {

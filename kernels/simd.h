@@ -97,6 +97,48 @@ SPLAT_INLINE int compact(const uint16_t* masks, int count, int bit, uint16_t* li
   return length;
 }
 
+// Where the floats of three channels lie when they alternate: float j is pixel j / 3 of channel
+// j % 3.
+struct Weave {
+  int32_t split[3][16];  // of channel k: where pixel i lies
+  int32_t merge[3][16];  // of float 16 v + i: its pixel, + 16 if it is of the second channel
+  __mmask16 third[3];    // of float 16 v + i: it is of the third channel
+};
+
+constexpr Weave make_weave() {
+  Weave w{};
+  for (int k = 0; k < 3; ++k) {
+    for (int i = 0; i < 16; ++i) {
+      w.split[k][i] = 3 * i + k;
+      const int j = 16 * k + i;
+      w.merge[k][i] = j / 3 + (j % 3 == 1 ? 16 : 0);
+      if (j % 3 == 2) w.third[k] = static_cast<__mmask16>(w.third[k] | 1 << i);
+    }
+  }
+  return w;
+}
+constexpr Weave kWeave = make_weave();
+
+SPLAT_INLINE void split_channels(const float* p, Lanes (&to)[3]) {
+  const __m512 a = _mm512_loadu_ps(p), b = _mm512_loadu_ps(p + 16), c = _mm512_loadu_ps(p + 32);
+  for (int k = 0; k < 3; ++k) {
+    // Both permutations read only the low bits of the index: 5 for two registers, 4 for one.
+    const __m512i index = _mm512_loadu_si512(kWeave.split[k]);
+    const __mmask16 beyond = _mm512_cmpge_epi32_mask(index, _mm512_set1_epi32(32));
+    const __m512 ab = _mm512_permutex2var_ps(a, index, b);
+    to[k] = {_mm512_mask_permutexvar_ps(ab, beyond, index, c)};
+  }
+}
+
+SPLAT_INLINE void merge_channels(const Lanes (&from)[3], float* p) {
+  for (int k = 0; k < 3; ++k) {
+    const __m512i index = _mm512_loadu_si512(kWeave.merge[k]);
+    const __m512 two = _mm512_permutex2var_ps(from[0].v, index, from[1].v);
+    _mm512_storeu_ps(p + 16 * k,
+                     _mm512_mask_permutexvar_ps(two, kWeave.third[k], index, from[2].v));
+  }
+}
+
 SPLAT_INLINE __m512 sum_quarters(__m512 a, __m512 b, __m512 c, __m512 d) {
   const __m512 ab =
       _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xEE));
@@ -302,6 +344,22 @@ SPLAT_INLINE Lanes sums(const Lanes (&a)[12]) {
 #endif
 
 #if !defined(__AVX512F__)
+SPLAT_INLINE void split_channels(const float* p, Lanes (&to)[3]) {
+  float values[16];
+  for (int k = 0; k < 3; ++k) {
+    for (int i = 0; i < 16; ++i) values[i] = p[3 * i + k];
+    to[k] = load(values);
+  }
+}
+
+SPLAT_INLINE void merge_channels(const Lanes (&from)[3], float* p) {
+  float values[16];
+  for (int k = 0; k < 3; ++k) {
+    store(values, from[k]);
+    for (int i = 0; i < 16; ++i) p[3 * i + k] = values[i];
+  }
+}
+
 // Lists the i in [0, count) whose masks have the bit. Both arrays have room for another sixteen,
 // and the masks there are zero.
 SPLAT_INLINE int compact(const uint16_t* masks, int count, int bit, uint16_t* list) {

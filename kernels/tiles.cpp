@@ -162,12 +162,18 @@ Binning bin(const Projection& splats, int64_t n, int64_t cameras, int width, int
 void gather(const Record* records, const int32_t* ids, int64_t visible, const float* rows,
             const int64_t* row_of, const float* conics, const float* opacities,
             const SplatGradients& out, int threads) {
-  constexpr int64_t kChunk = 512;
+  constexpr int64_t kChunk = 512, kAhead = 16;
+  const int64_t couples =
+      visible ? records[visible - 1].first + records[visible - 1].columns * records[visible - 1].rows
+              : 0;
   parallel_for(threads, (visible + kChunk - 1) / kChunk, [&](int64_t chunk) {
     for (int64_t v = chunk * kChunk; v < std::min(visible, (chunk + 1) * kChunk); ++v) {
       const Record& r = records[v];
       float sum[kRow] = {};
       for (int64_t couple = r.first; couple < r.first + r.columns * r.rows; ++couple) {
+        if (couple + kAhead < couples) {
+          SPLAT_PREFETCH(rows + std::max<int64_t>(row_of[couple + kAhead], 0) * kRow);
+        }
         const int64_t row = row_of[couple];
         if (row < 0) continue;
         for (int k = 0; k < kRow; ++k) sum[k] += rows[row * kRow + k];

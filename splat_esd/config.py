@@ -81,6 +81,8 @@ class PriorConfig(_Section):
     dtype: Literal["auto", "fp32", "bf16"]
     cfg_scale: Weight
     sds_cfg_scale: Weight
+    lora_rank: Count
+    lora_learning_rate: Positive
     view_prompts: bool
 
 
@@ -94,8 +96,8 @@ class PerpNegConfig(_Section):
 class LoraConfig(_Section):
     """The learnt score of the particles."""
 
-    rank: Count
-    learning_rate: Positive
+    rank: Count | None
+    learning_rate: Positive | None
     camera_drop: Unit
     steps: Count
 
@@ -231,8 +233,9 @@ class OptimConfig(_Section):
 class RegularizeConfig(_Section):
     """Weights of the terms beside the guidance."""
 
-    opacity: Weight
+    haze: Weight
     scale: Weight
+    range: Weight
 
 
 class ExportConfig(_Section):
@@ -311,6 +314,16 @@ class Config(_Section):
         if self.guidance.cfg_scale is not None:
             return self.guidance.cfg_scale
         return self.prior.sds_cfg_scale if self.guidance.name == "sds" else self.prior.cfg_scale
+
+    @property
+    def lora_rank(self) -> int:
+        """Rank of phi: the guidance's own, else the prior's."""
+        return self.guidance.lora.rank or self.prior.lora_rank
+
+    @property
+    def lora_learning_rate(self) -> float:
+        """Learning rate of phi: the guidance's own, else the prior's."""
+        return self.guidance.lora.learning_rate or self.prior.lora_learning_rate
 
     def to_yaml(self) -> str:
         """Returns the text of config.yaml; `from_yaml` reads back an equal object."""

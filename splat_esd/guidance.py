@@ -222,10 +222,11 @@ def make_guidance(
     *,
     cfg_scale: float,
     steps: int,
+    rank: int,
     seed: int,
 ) -> SDS:
-    """Makes the guidance that the configuration names."""
+    """Makes the guidance that the configuration names; `rank` and `seed` are those of a new phi."""
     if config.name == "sds":
         return SDS(prior, book, config, cfg_scale=cfg_scale, steps=steps)
-    phi = Phi(prior, book.plain, rank=config.lora.rank, seed=seed)
+    phi = Phi(prior, book.plain, rank=rank, seed=seed)
     return ESD(prior, book, config, phi=phi, cfg_scale=cfg_scale, steps=steps)

@@ -8,12 +8,15 @@ from splat_esd.rasterize import RenderOutput
 
 
 def regularize(
-    out: RenderOutput, gaussians: Gaussians, *, opacity: float, scale: float
+    out: RenderOutput, gaussians: Gaussians, *, haze: float, scale: float, range: float
 ) -> Float[Tensor, ""]:
-    """Returns  opacity * mean(4 A (1 - A)) + scale * mean(s).
+    """Returns  haze * sum 4 A (1 - A) + range * sum |x - clamp(x, 0, 1)|^2 + scale * mean(s).
 
-    A is each pixel's alpha: haze is what is neither there nor not. s are the Gaussians' standard
-    deviations along their axes, in world units.
+    Sums run over the pixels of a view, means over views. A is a pixel's alpha and x its colour, which
+    splats may drive beyond what a picture can hold. s are the Gaussians' standard deviations along
+    their axes, in world units.
     """
-    haze = (4.0 * out.alpha * (1.0 - out.alpha)).mean()
-    return opacity * haze + scale * gaussians.scales.mean()
+    views = len(out.rgb)
+    fog = (4.0 * out.alpha * (1.0 - out.alpha)).sum() / views
+    excess = (out.rgb - out.rgb.clamp(0.0, 1.0)).square().sum() / views
+    return haze * fog + range * excess + scale * gaussians.scales.mean()

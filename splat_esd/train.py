@@ -65,12 +65,13 @@ def make_run(config: Config, prior: Prior) -> Run:
         config.guidance,
         cfg_scale=config.cfg_scale,
         steps=config.total_steps,
+        rank=config.lora_rank,
         seed=config.seed,
     )
     phi_optimizer = None
     if guidance.phi is not None:
-        rate = config.guidance.lora.learning_rate
-        phi_optimizer = torch.optim.Adam(guidance.phi.trainable().values(), lr=rate)
+        phi = guidance.phi.trainable().values()
+        phi_optimizer = torch.optim.Adam(phi, lr=config.lora_learning_rate)
     views = config.cameras
     return Run(
         config=config,
@@ -130,9 +131,7 @@ def train_step(run: Run, step: int) -> dict[str, float | int]:
     z = run.prior.encode_images(out.rgb)  # z = E(x)
     grad_z = run.guidance.gradient(z.detach(), cameras, step, generator)
     loss = (grad_z * z).sum() / len(cameras)
-    loss = loss + regularize(
-        out, run.gaussians, opacity=config.regularize.opacity, scale=config.regularize.scale
-    )
+    loss = loss + regularize(out, run.gaussians, **config.regularize.model_dump())
     run.density.before_backward(out)
     loss.backward()
     finite = _finite(run.gaussians.parameters().values()) and _fit_phi(run, z, cameras, generator)

@@ -170,7 +170,7 @@ def prior(tiny_sd):
 
 def make(prior, config, seed=0, **options):
     book = PromptBook(prior, "a corgi", "", by_view=True)
-    options = {"cfg_scale": 7.5, "steps": 10} | options
+    options = {"cfg_scale": 7.5, "steps": 10, "rank": 4} | options
     return make_guidance(prior, book, config, seed=seed, **options)
 
 
