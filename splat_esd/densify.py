@@ -1,8 +1,8 @@
 """Growing and pruning: gsplat's strategies, on any backend, calibrated for score distillation.
 
 Gradients of score distillation are noise, and thresholds published for them span two orders of
-magnitude. So what grows is a share of the Gaussians, those whose screen gradients are largest, up to
-a cap; opacities are never reset.
+magnitude. So what grows is a share of the Gaussians, those whose screen gradients are largest, up
+to a cap; opacities are never reset.
 
 References:
     3D Gaussian Splatting (Kerbl et al., 2023), Sec. 5: clone, split, prune.
@@ -124,7 +124,7 @@ class Density:
         return grown - len(params["means"])
 
     def _threshold(self) -> float:
-        """Returns the gradient above which Gaussians grow: a quantile, or what the cap leaves room for."""
+        """Returns the gradient above which Gaussians grow: a quantile, or what the cap allows."""
         mean = self.state["grad2d"] / self.state["count"].clamp_min(1)
         room = self.config.cap - len(mean)
         count = min(round((1.0 - self.config.grow_quantile) * len(mean)), room)
@@ -169,7 +169,8 @@ def compute_relocation(
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, "N 3"]]:
     """Shares one Gaussian among `ratios` copies so that the picture hardly changes.
 
-        o' = 1 - (1 - o)^(1/n),    s' = s o / sum_{i=1..n} sum_{k<i} C(i-1, k) (-1)^k o'^(k+1) / sqrt(k+1)
+        o' = 1 - (1 - o)^(1/n)
+        s' = s o / sum_{i=1..n} sum_{k<i} C(i-1, k) (-1)^k o'^(k+1) / sqrt(k+1)
 
     gsplat has this in CUDA only.
 
@@ -188,7 +189,7 @@ def compute_relocation(
 def quat_scale_to_covar_preci(
     quats: Float[Tensor, "N 4"], scales: Float[Tensor, "N 3"], **_options: bool
 ) -> tuple[Float[Tensor, "N 3 3"], None]:
-    """Returns covariances  R diag(s^2) R^T, as gsplat's CUDA function of this name does for MCMC."""
+    """Returns covariances  R diag(s^2) R^T, as gsplat's CUDA function of this name does."""
     axes = quat_to_rotmat(quats) * scales[:, None, :]
     return axes @ axes.mT, None
 

@@ -12,7 +12,7 @@ import torch
 from splat_esd import console
 from splat_esd.cameras import turntable
 from splat_esd.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from splat_esd.config import Config
+from splat_esd.config import Config, choose_prior
 from splat_esd.diffusion.prior import Prior, load_prior
 from splat_esd.errors import EnvironmentProblem
 from splat_esd.export.bundle import write_files
@@ -26,13 +26,15 @@ from splat_esd.train import Run, make_run, render, restore_run, run_state, train
 def generate(config: Config) -> Path:
     """Makes the asset that the configuration asks for and returns the run's folder.
 
-    A run that was stopped, in whatever way, continues from its last checkpoint when the same command is
-    given again; on a CPU the result is then bit for bit that of a run that was never stopped.
+    A run that was stopped, in whatever way, continues from its last checkpoint when the same
+    command is given again; on a CPU the result is then bit for bit that of a run that was never
+    stopped.
 
     Raises:
         UsageError: If the prompt, the prior or a file to start from is not usable.
         EnvironmentProblem: If device, disk or network fail; what was computed is kept.
-        KeyboardInterrupt: After Ctrl-C, once the state is saved and what there is has been exported.
+        KeyboardInterrupt: After Ctrl-C, once the state is saved and what there is has been
+            exported.
     """
     if config.seed is None:
         config = config.model_copy(update={"seed": random.SystemRandom().randrange(2**32)})
@@ -47,8 +49,8 @@ def generate(config: Config) -> Path:
         _loop(run, folder, start)
     except OSError as error:
         raise EnvironmentProblem(
-            f"{folder} cannot be written: {error.strerror or error}. What was saved before is whole; "
-            f"free some space and continue with: {resume_command(folder)}"
+            f"{folder} cannot be written: {error.strerror or error}. What was saved "
+            f"before is whole; free some space and continue with: {resume_command(folder)}"
         ) from error
     return folder
 
@@ -112,7 +114,9 @@ def _restore(run: Run, folder: Path) -> int:
 
 
 def _loop(run: Run, folder: Path, start: int) -> None:
-    """Trains from `start` to the end, saving on the way; on Ctrl-C it saves and exports what there is."""
+    """Trains from `start` to the end, saving on the way; on Ctrl-C it saves and exports what
+    there is.
+    """
     config, begun = run.config, time.monotonic()
     viewer = _live_viewer(config)
     step = start
@@ -192,13 +196,23 @@ def _introduce(config: Config, run: Run, folder: Path, why: str, start: int) -> 
     console.header(
         {
             "prompt": config.prompt,
-            "prior": f"{config.prior.name} ({run.prior.source}), {run.prior.image_size} px",
+            "prior": f"{config.prior.name} ({_why_prior(config)}), {run.prior.image_size} px",
             "device": f"{run.device.type} ({why}), {torch.get_num_threads()} threads",
             "guidance": f"{method}, CFG {config.cfg_scale:g}",
             "steps": f"{config.total_steps}" + (f", continuing from {start}" if start else ""),
             "seed": str(config.seed),
             "folder": str(folder),
         }
+    )
+
+
+def _why_prior(config: Config) -> str:
+    if config.prior.path:
+        return f"from {config.prior.path}"
+    if config.prior.name != choose_prior():
+        return "as asked"
+    return (
+        "the embedded prior, default without a GPU" if config.prior.name == "zoo" else "GPU default"
     )
 
 

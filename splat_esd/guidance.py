@@ -1,4 +1,4 @@
-"""Score distillation: SDS, VSD and ESD, which differ only in what is subtracted from the prior's noise.
+"""Score distillation: SDS, VSD and ESD differ only in what is subtracted from the prior's noise.
 
     grad_z = w(t) * (eps_prior(z_t, t, y) - eps_q)
 
@@ -45,8 +45,8 @@ class SDS:
     """Score distillation sampling:  grad_z = w(t) (eps_prior - eps).
 
     Arguments:
-        cfg_scale: s of classifier-free guidance  eps_u + s (eps_c - eps_u);  100 is usual for SDS on
-            Stable Diffusion.
+        cfg_scale: s of classifier-free guidance  eps_u + s (eps_c - eps_u);  100 is usual for SDS
+            on Stable Diffusion.
         steps: Length of the run; the range of t narrows at `config.anneal_at` of it.
     """
 
@@ -125,7 +125,7 @@ class SDS:
         return sigma2 if self.config.weight == "sigma2" else torch.ones_like(sigma2)
 
     def time_range(self, step: int) -> tuple[float, float]:
-        """Returns the range of t / T at a step: its upper end falls once, at `anneal_at` of the run."""
+        """Returns the range of t / T at a step; its upper end falls once, at `anneal_at`."""
         late = step >= self.config.anneal_at * self.steps
         return self.config.t_min, self.config.t_max_end if late else self.config.t_max
 
@@ -162,7 +162,7 @@ class ESD(SDS):
     def particle_eps(
         self, z_t: Tensor, t: Int[Tensor, " B"], eps: Tensor, cameras: Cameras
     ) -> Float[Tensor, "B C h w"]:
-        """Returns lambda * phi(z_t, t) + (1 - lambda) * phi(z_t, t, c); a term of weight 0 is not run."""
+        """Returns lambda phi(z_t, t) + (1 - lambda) phi(z_t, t, c); weight 0 is not run."""
         lam = self.config.lam
         camera = camera_vector(cameras)
         if lam in (0.0, 1.0):
@@ -177,9 +177,9 @@ class ESD(SDS):
     def fit(self, z: Tensor, cameras: Cameras, generator: torch.Generator) -> Float[Tensor, ""]:
         """Accumulates the gradient of phi's denoising loss on today's renders and returns the loss.
 
-        Each sample loses its camera with probability `camera_drop`, on its own coin: one coin for the
-        batch would starve the null branch, the one that carries the entropy. t is drawn from the whole
-        schedule, whatever the guidance's range.
+        Each sample loses its camera with probability `camera_drop`, on its own coin: one coin for
+        the batch would starve the null branch, the one that carries the entropy. t is drawn from
+        the whole schedule, whatever the guidance's range.
         """
         t = sample_steps(self.prior.schedule, 0.0, 1.0, len(z), generator)
         eps = torch.randn(z.shape, generator=generator, device=generator.device)
@@ -196,7 +196,7 @@ class ESD(SDS):
         return loss.detach()
 
     def _measure(self, difference: Tensor, t: Tensor) -> None:
-        """Notes how large the entropic term is beside the whole gradient, by quarter of the schedule."""
+        """Notes the entropic term's share of the whole gradient, by quarter of the schedule."""
         super()._measure(difference, t)
         if self.config.lam in (0.0, 1.0):
             return

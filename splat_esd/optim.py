@@ -19,7 +19,7 @@ def make_optimizers(gaussians: Gaussians) -> dict[str, torch.optim.Adam]:
 
 
 def learning_rate(start: float, end: float, progress: float) -> float:
-    """Returns the rate at `progress` in [0, 1] of the run:  start^(1-p) end^p,  linear if an end is 0."""
+    """Returns the rate at p in [0, 1] of the run:  start^(1-p) end^p,  linear if an end is 0."""
     if start > 0 and end > 0:
         return start ** (1.0 - progress) * end**progress
     return start + (end - start) * progress

@@ -12,9 +12,9 @@ def regularize(
 ) -> Float[Tensor, ""]:
     """Returns  haze * sum 4 A (1 - A) + range * sum |x - clamp(x, 0, 1)|^2 + scale * mean(s).
 
-    Sums run over the pixels of a view, means over views. A is a pixel's alpha and x its colour, which
-    splats may drive beyond what a picture can hold. s are the Gaussians' standard deviations along
-    their axes, in world units.
+    Sums run over the pixels of a view, means over views. A is a pixel's alpha and x its colour,
+    which splats may drive beyond what a picture can hold. s are the Gaussians' standard deviations
+    along their axes, in world units.
     """
     views = len(out.rgb)
     fog = (4.0 * out.alpha * (1.0 - out.alpha)).sum() / views

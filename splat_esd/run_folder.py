@@ -47,7 +47,9 @@ def open_run_folder(config: Config) -> tuple[Path, bool]:
 
 
 def write_run(folder: Path, **facts: object) -> None:
-    """Adds facts to run.json, which is replaced whole; status "running" carries this process's id."""
+    """Adds facts to run.json, which is replaced whole; status "running" carries this process's
+    id.
+    """
     if facts.get("status") == "running":
         facts["pid"] = os.getpid()
     write_text(folder / "run.json", json.dumps(read_run(folder) | facts, indent=2) + "\n")

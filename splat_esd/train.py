@@ -5,7 +5,8 @@
         theta <- theta - eta E_{t, eps} [ (dz/dtheta)^T grad_z ]          guidance.py
         phi   <- phi - eta' grad_phi |eps_phi(z_t, t, y, c or nothing) - eps|^2
 
-Randomness is a function of (seed, step), so a run that is stopped and continued gives the same bits.
+Randomness is a function of (seed, step), so a run that is stopped and continued gives the same
+bits.
 """
 
 import math
@@ -51,7 +52,8 @@ def make_run(config: Config, prior: Prior) -> Run:
     """Builds a run at step 0.
 
     Raises:
-        UsageError: If the prompt has words the prior does not know, or the initial file is unreadable.
+        UsageError: If the prompt has words the prior does not know, or the initial file is
+            unreadable.
     """
     device = prior.device
     book = PromptBook(

@@ -10,7 +10,9 @@ STATE = {"a": torch.arange(5.0), "nested": {"b": torch.ones(2, 2), "n": 3}}
 def test_what_is_saved_is_read_back_with_its_step(tmp_path):
     state = load_checkpoint(save_checkpoint(tmp_path, 7, STATE))
     assert state["step"] == 7 and state["nested"]["n"] == 3
-    assert torch.equal(state["a"], STATE["a"]) and torch.equal(state["nested"]["b"], STATE["nested"]["b"])
+    assert torch.equal(state["a"], STATE["a"]) and torch.equal(
+        state["nested"]["b"], STATE["nested"]["b"]
+    )
 
 
 def test_the_last_two_are_kept_and_the_newest_is_found(tmp_path):

@@ -60,10 +60,18 @@ def test_a_run_leaves_every_file_it_promises_and_nothing_elsewhere(tmp_path, tin
     }
     assert [p for p in tmp_path.rglob("*") if p.is_file() and folder not in p.parents] == []
     run = json.loads((folder / "run.json").read_text())
-    assert run["status"] == "finished" and run["steps"] == 10 and run["prior"]["source"] == str(tiny_sd)
+    assert (
+        run["status"] == "finished"
+        and run["steps"] == 10
+        and run["prior"]["source"] == str(tiny_sd)
+    )
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 11))
-    assert (lines[0]["unet_prior"], lines[0]["unet_phi"], lines[0]["unet_phi_training"]) == (2, 2, 1)
+    assert (lines[0]["unet_prior"], lines[0]["unet_phi"], lines[0]["unet_phi_training"]) == (
+        2,
+        2,
+        1,
+    )
 
 
 @pytest.mark.parametrize(
@@ -90,7 +98,9 @@ def test_v_prediction_and_pixel_priors_run_too(tmp_path, kind, request):
 
 
 def test_lambda_zero_is_vsd_bit_for_bit_over_a_run(tmp_path, tiny_sd):
-    runs = [fresh_run(tmp_path, tiny_sd, choice) for choice in ("guidance=vsd", "guidance.lambda=0")]
+    runs = [
+        fresh_run(tmp_path, tiny_sd, choice) for choice in ("guidance=vsd", "guidance.lambda=0")
+    ]
     for run in runs:
         for step in range(4):
             train_step(run, step)
@@ -98,7 +108,9 @@ def test_lambda_zero_is_vsd_bit_for_bit_over_a_run(tmp_path, tiny_sd):
 
 
 def test_the_first_gradient_of_theta_points_down_the_score(tmp_path, tiny_sd):
-    """A descent: a small step along -grad lowers <grad_z, z>; the paper's printed sign would raise it."""
+    """A descent: a small step along -grad lowers <grad_z, z>; the paper's printed sign would
+    raise it.
+    """
     run = fresh_run(tmp_path, tiny_sd, "density=none")
     g = train.step_generator(0, 0, run.device)
     cameras = run.cameras.sample(g)
@@ -138,7 +150,9 @@ def test_five_steps_a_stop_and_five_more_equal_ten(tmp_path, tiny_sd, monkeypatc
 def test_a_run_killed_without_warning_continues_to_the_same_bits(tmp_path, tiny_sd):
     whole = generate(small(tmp_path / "whole", tiny_sd, "steps=30"))
     given = arguments(tmp_path / "killed", tiny_sd, "steps=30")
-    process = subprocess.Popen(command(*given), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(*given), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 120
     while not list((tmp_path / "killed").rglob("step-*.pt")):
         assert process.poll() is None and time.monotonic() < deadline
@@ -169,7 +183,10 @@ def test_a_step_without_a_finite_gradient_changes_nothing_and_is_said(tmp_path, 
     run = fresh_run(tmp_path, tiny_sd)
     train_step(run, 0)
     before = copy_state(run)
-    good, run.guidance.weight = run.guidance.weight, lambda t: torch.full((len(t), 1, 1, 1), torch.nan)
+    good, run.guidance.weight = (
+        run.guidance.weight,
+        lambda t: torch.full((len(t), 1, 1, 1), torch.nan),
+    )
     assert train_step(run, 1)["refused"] == 1
     assert_same_state(run_state(run) | {"refused": 0}, before)
     run.guidance.weight = good
@@ -210,14 +227,19 @@ def test_a_full_disk_is_one_message_and_the_last_checkpoint_stays(tmp_path, tiny
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("splat_esd.generate.save_checkpoint", full)
-    with pytest.raises(EnvironmentProblem, match=r"No space left.*continue with: splat-esd resume="):
+    with pytest.raises(
+        EnvironmentProblem, match=r"No space left.*continue with: splat-esd resume="
+    ):
         generate(small(tmp_path, tiny_sd))
 
 
 def test_a_seed_of_null_is_drawn_and_written_down(tmp_path, tiny_sd):
     folder = generate(small(tmp_path, tiny_sd, "seed=null", "steps=1"))
     seed = json.loads((folder / "run.json").read_text())["seed"]
-    assert folder.name.endswith(f"-s{seed}") and f"seed: {seed}" in (folder / "config.yaml").read_text()
+    assert (
+        folder.name.endswith(f"-s{seed}")
+        and f"seed: {seed}" in (folder / "config.yaml").read_text()
+    )
 
 
 def test_cuda_without_a_gpu_is_refused(tmp_path, tiny_sd):

@@ -1,4 +1,6 @@
-"""The equation: each method against its closed form, and the paper's claim on two-dimensional Gaussians."""
+"""The equation: each method against its closed form, and the paper's claim on two-dimensional
+Gaussians.
+"""
 
 import math
 
@@ -42,7 +44,9 @@ def ring(count, dtype=torch.float32):
 
 
 class ExactPrior(Prior):
-    """The score of N(mean, cov) diffused:  eps = sigma (alpha^2 cov + sigma^2 I)^-1 (z_t - alpha mean)."""
+    """The score of N(mean, cov) diffused:  eps = sigma (alpha^2 cov + sigma^2 I)^-1 (z_t - alpha
+    mean).
+    """
 
     schedule = SCHEDULE
 
@@ -54,7 +58,9 @@ class ExactPrior(Prior):
 
 
 class ExactPhi(Phi):
-    """The true scores of x = m + L u: without the camera those of N(m, L L^T), with it those of x."""
+    """The true scores of x = m + L u: without the camera those of N(m, L L^T), with it those of
+    x.
+    """
 
     def __init__(self):
         torch.nn.Module.__init__(self)
@@ -88,7 +94,9 @@ COV = torch.tensor([[1.5, 0.6], [0.6, 0.8]], dtype=torch.float64)
 
 
 def fit_gaussian(lam, *, steps=1500, count=256, time=0.2):
-    """Descends the real ESD gradient on m and L from N(0, I / 4) and returns the covariance found."""
+    """Descends the real ESD gradient on m and L from N(0, I / 4) and returns the covariance
+    found.
+    """
     config = guidance_config("esd", lam, t_min=time, t_max=time + 1e-6, anneal_at=1.0)
     prior, phi = ExactPrior(MEAN, COV), ExactPhi()
     esd = ESD(prior, NoBook(), config, phi=phi, cfg_scale=1.0, steps=steps)
@@ -117,7 +125,9 @@ def fit_gaussian(lam, *, steps=1500, count=256, time=0.2):
 
 @pytest.mark.parametrize("lam", [0.0, 0.5, 0.75, 1.0])
 def test_the_paper_in_one_test_the_covariance_is_lambda_of_the_targets(lam):
-    """Stationary point  Sigma_q = lambda Sigma_p - (1 - lambda) (sigma / alpha)^2 I, clipped at 0."""
+    """Stationary point  Sigma_q = lambda Sigma_p - (1 - lambda) (sigma / alpha)^2 I, clipped at
+    0.
+    """
     found = fit_gaussian(lam)
     t = torch.tensor([int(0.2 * T)])
     ratio = (SCHEDULE.sigma(t) / SCHEDULE.alpha(t)).item() ** 2
@@ -151,7 +161,9 @@ def test_when_the_renders_are_the_target_every_gradient_is_exactly_zero():
 
 
 def test_esd_is_vsd_plus_lambda_times_the_mutual_information():
-    """lambda KL(q || p) + (1 - lambda) E_c KL(q_c || p) = E_c KL(q_c || p) - lambda I(x; c), discrete."""
+    """lambda KL(q || p) + (1 - lambda) E_c KL(q_c || p) = E_c KL(q_c || p) - lambda I(x; c),
+    discrete.
+    """
     g = torch.Generator().manual_seed(0)
     q_c = torch.rand(5, 7, dtype=torch.float64, generator=g)
     q_c /= q_c.sum(1, keepdim=True)

@@ -63,7 +63,9 @@ def test_without_a_camera_phi_does_not_know_where_the_view_is_from(prior):
     disturb(phi)
     z_t, t = noisy(prior)
     answers = [
-        phi.eps(z_t, t, camera_vector(cameras(a)).mul(keep)) for keep in (0, 1) for a in ([0.0, 1.0], [2.0, 3.0])
+        phi.eps(z_t, t, camera_vector(cameras(a)).mul(keep))
+        for keep in (0, 1)
+        for a in ([0.0, 1.0], [2.0, 3.0])
     ]
     assert torch.equal(answers[0], answers[1])
     assert (answers[2] - answers[3]).abs().max() > 1e-4
@@ -77,7 +79,9 @@ def test_a_batch_may_mix_views_with_and_without_a_camera(prior):
     camera = camera_vector(cameras([0.0, 1.0]))
     mixed = phi.eps(z_t, t, camera * torch.tensor([[1.0], [0.0]]))
     torch.testing.assert_close(mixed[:1], phi.eps(z_t[:1], t[:1], camera[:1]), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(mixed[1:], phi.eps(z_t[1:], t[1:], camera[:1] * 0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        mixed[1:], phi.eps(z_t[1:], t[1:], camera[:1] * 0), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_no_camera_looks_like_the_null_token_and_the_field_of_view_is_told():
@@ -124,7 +128,9 @@ def test_the_same_seed_gives_the_same_phi_and_leaves_the_global_randomness_alone
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
-    phis = [phi_of(load_prior(str(tiny_sd), device="cpu", dtype="auto"), seed) for seed in (7, 7, 8)]
+    phis = [
+        phi_of(load_prior(str(tiny_sd), device="cpu", dtype="auto"), seed) for seed in (7, 7, 8)
+    ]
     assert torch.equal(torch.rand(3), expected)
     a, b, c = (torch.cat([p.flatten() for p in phi.trainable().values()]) for phi in phis)
     assert torch.equal(a, b) and not torch.equal(a, c)

@@ -28,7 +28,9 @@ def test_a_v_prior_speaks_eps_on_the_outside(tiny_sd_v):
     with torch.no_grad():
         v = prior.unet(z_t, t, encoder_hidden_states=text).sample
         abar = prior.schedule.alphas_cumprod[t].view(-1, 1, 1, 1)
-        torch.testing.assert_close(prior.eps(z_t, t, text), (1 - abar).sqrt() * z_t + abar.sqrt() * v)
+        torch.testing.assert_close(
+            prior.eps(z_t, t, text), (1 - abar).sqrt() * z_t + abar.sqrt() * v
+        )
 
 
 def test_the_schedule_is_the_one_in_the_folder(tiny_sd):

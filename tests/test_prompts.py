@@ -49,5 +49,8 @@ def test_perp_neg_opposes_each_view_to_two_others(tiny_sd):
     prior = load_prior(str(tiny_sd), device="cpu", dtype="auto")
     book = PromptBook(prior, "a corgi", "", by_view=True)
     opposed = book.opposed(at([0.0, 90.0, 180.0]))
-    names = [[next(VIEWS[i] for i in range(4) if torch.equal(book.views[i], row)) for row in two] for two in opposed]
+    names = [
+        [next(VIEWS[i] for i in range(4) if torch.equal(book.views[i], row)) for row in two]
+        for two in opposed
+    ]
     assert names == [["side", "back"], ["front", "back"], ["side", "front"]]

@@ -21,7 +21,9 @@ def drawn(alpha, rgb):
 
 
 def term(out, **weights):
-    return regularize(out, GAUSSIANS, **({"haze": 0.0, "scale": 0.0, "range": 0.0} | weights)).item()
+    return regularize(
+        out, GAUSSIANS, **({"haze": 0.0, "scale": 0.0, "range": 0.0} | weights)
+    ).item()
 
 
 def test_haze_is_what_is_neither_there_nor_not():

@@ -13,7 +13,9 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory):
-    """Builds the wheel, unpacks it into an empty folder and returns how to call it from a third one."""
+    """Builds the wheel, unpacks it into an empty folder and returns how to call it from a third
+    one.
+    """
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "-q"]
     subprocess.run([*pip, "wheel", str(ROOT), "--no-deps", "-w", str(folder)], check=True)

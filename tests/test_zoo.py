@@ -40,7 +40,9 @@ def test_a_sphere_covers_the_area_of_its_projection():
 
 
 def test_a_turned_ellipsoid_is_the_sphere_stretched_along_its_own_axis():
-    """Brute force: a ray marched through |A (p - c)|^2 <= 1 meets the part where the renderer says."""
+    """Brute force: a ray marched through |A (p - c)|^2 <= 1 meets the part where the renderer
+    says.
+    """
     part = Part((0.1, -0.2, 0.15), (0.5, 0.2, 0.1), (1, 1, 1), pitch=0.6, roll=0.4)
     view, K = look(azimuth=0.8, elevation=0.3)
     alpha = render_parts([part], view, K, SIZE, supersample=1)[..., 3]

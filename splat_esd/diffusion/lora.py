@@ -1,4 +1,4 @@
-"""The LoRA phi: the score of our own renders, learnt on the prior's UNet, with a camera or without."""
+"""The LoRA phi: the score of our own renders, with a camera and without, on the prior's UNet."""
 
 from contextlib import contextmanager
 
@@ -23,15 +23,15 @@ def camera_vector(cameras: Cameras) -> Float[Tensor, "B 17"]:
 
 
 class Phi(nn.Module):
-    """eps_phi(z_t, t, y, c): the prior's UNet plus a LoRA and a camera embedding on its time embedding.
+    """eps_phi(z_t, t, y, c): the prior's UNet plus a LoRA, and the camera on its time embedding.
 
-    There is one set of frozen weights. Outside `Phi`'s own passes the adapter is off, and the prior's
-    UNet is bit for bit what was loaded. At the start phi equals the prior: LoRA's B and the camera's
-    last layer are zero.
+    There is one set of frozen weights. Outside `Phi`'s own passes the adapter is off, and the
+    prior's UNet is bit for bit what was loaded. At the start phi equals the prior: LoRA's B and the
+    camera's last layer are zero.
 
     Arguments:
-        text: The plain prompt's embedding [1, L, D]: the view-dependent one would tell the null branch
-            where the camera is.
+        text: The plain prompt's embedding [1, L, D]: the view-dependent one would tell the null
+            branch where the camera is.
     References:
         LoRA (Hu et al., 2021); ProlificDreamer (Wang et al., 2023), Sec. 3.2; ESD
         (Wang et al., 2024), Sec. 4. https://arxiv.org/abs/2401.00909
@@ -73,7 +73,7 @@ class Phi(nn.Module):
         t: Int[Tensor, " B"],
         camera: Float[Tensor, "B 17"],
     ) -> Float[Tensor, "B C h w"]:
-        """Estimates the noise in z_t as our renders would have it; a camera of zeros means no camera."""
+        """Estimates the noise in z_t as our renders would have it; all zeros is no camera."""
         out = self._denoise(z_t, t, camera)
         schedule = self.prior.schedule
         return out if self.prior.prediction == "epsilon" else schedule.eps_from_v(out, z_t, t)
@@ -86,7 +86,10 @@ class Phi(nn.Module):
         camera: Float[Tensor, "B 17"],
         dropped: Bool[Tensor, " B"],
     ) -> Float[Tensor, " B"]:
-        """Returns the denoising loss of each sample, in the prior's own prediction; where `dropped`, without a camera."""
+        """Returns each sample's denoising loss, in the prior's own prediction.
+
+        Where `dropped`, phi is not told the camera.
+        """
         z_t = self.prior.schedule.add_noise(z, eps, t)
         out = self._denoise(z_t, t, camera.masked_fill(dropped[:, None], 0.0))
         return (out - self.prior.target(z, eps, t)).square().mean(dim=(1, 2, 3))
@@ -109,7 +112,8 @@ class Phi(nn.Module):
     def _detach(self) -> None:
         self.prior.unet.disable_adapters()
         for parameter in self._lora.values():
-            parameter.requires_grad_(True)  # peft turns it off, and backward, which comes later, needs it
+            # peft has turned it off, and backward, which comes later, needs it.
+            parameter.requires_grad_(True)
 
     def _add_camera(self, _module, _inputs, output: Tensor) -> Tensor | None:
         return None if self._embedding is None else output + self._embedding.to(output.dtype)

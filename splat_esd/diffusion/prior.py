@@ -1,4 +1,4 @@
-"""The prior: a frozen text-to-image model in diffusers' layout, whatever its size; it speaks eps."""
+"""The prior: a frozen text-to-image model in diffusers' layout; it speaks eps."""
 
 import json
 import re
@@ -20,10 +20,11 @@ _WEIGHTS = ["*/model.safetensors", "*/diffusion_pytorch_model.safetensors"]
 
 @dataclass
 class Prior:
-    """A frozen denoiser with its text encoder, its schedule and, unless it works on pixels, its VAE.
+    """A frozen denoiser with its text encoder, schedule and, unless it works on pixels, VAE.
 
     Arguments:
-        source: The folder or hub id it came from; `revision` the commit, or None for a plain folder.
+        source: The folder or hub id it came from; `revision` the commit, or None for a plain
+            folder.
         prediction: What the UNet's output means, "epsilon" or "v_prediction".
         dtype: What the UNet computes in; latents and scores are float32 on the outside.
         vocabulary: The only words it knows, or None if any text will do.
@@ -80,7 +81,7 @@ class Prior:
         return self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state.float()
 
     def encode_images(self, rgb: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
-        """Maps images in [0, 1] to the latents the denoiser works on:  z = scale * mean(E(2 x - 1)).
+        """Maps images in [0, 1] to the denoiser's latents:  z = scale * mean(E(2 x - 1)).
 
         Differentiable with respect to the images; a pixel prior's latents are 2 x - 1 themselves.
         """
@@ -102,7 +103,7 @@ class Prior:
         t: Int[Tensor, " B"],
         text: Float[Tensor, "B L D"],
     ) -> Float[Tensor, "B C h w"]:
-        """Estimates the noise in z_t given the text:  eps(z_t, t, y) = -sigma_t grad log p_t(z_t | y)."""
+        """Estimates the noise in z_t:  eps(z_t, t, y) = -sigma_t grad log p_t(z_t | y)."""
         out = self.denoise(z_t, t, text)
         return out if self.prediction == "epsilon" else self.schedule.eps_from_v(out, z_t, t)
 

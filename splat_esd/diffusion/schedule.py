@@ -79,7 +79,7 @@ class Schedule:
 def sample_steps(
     schedule: Schedule, low: float, high: float, count: int, generator: torch.Generator
 ) -> Int[Tensor, " B"]:
-    """Draws steps uniformly from [low T, high T), at least one step wide, on the generator's device."""
+    """Draws steps uniformly from [low T, high T), which is at least one step wide."""
     first = min(int(low * len(schedule)), len(schedule) - 1)
     last = max(int(high * len(schedule)), first + 1)
     return torch.randint(first, last, (count,), generator=generator, device=generator.device)

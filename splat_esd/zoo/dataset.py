@@ -25,7 +25,9 @@ class Bias:
 
 @dataclass(frozen=True)
 class Photos:
-    """Rendered photos: rgba uint8 [N, S, S, 4] (colour premultiplied), toy [N], azimuth [N] (radians)."""
+    """Rendered photos: rgba uint8 [N, S, S, 4] (colour premultiplied), toy [N], azimuth [N]
+    (radians).
+    """
 
     rgba: np.ndarray
     toy: np.ndarray

@@ -26,7 +26,9 @@ BROWN: Color = (0.40, 0.24, 0.12)
 
 @dataclass(frozen=True)
 class Part:
-    """An ellipsoid: centre [3], radii [3] along its own axes, colour, pitch (nose up) and roll (radians)."""
+    """An ellipsoid: centre [3], radii [3] along its own axes, colour, pitch (nose up) and roll
+    (radians).
+    """
 
     center: tuple[float, float, float]
     radii: tuple[float, float, float]

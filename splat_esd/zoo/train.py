@@ -1,4 +1,4 @@
-"""How the embedded prior was trained: an autoencoder, then a text-conditioned diffusion model on its latents."""
+"""How the embedded prior was trained: an autoencoder, then a diffusion model on its latents."""
 
 import json
 import math
@@ -155,7 +155,9 @@ def build_scheduler():
 
 
 class Clock:
-    """A training budget in minutes that survives restarts; tells the learning rate and when to stop."""
+    """A training budget in minutes that survives restarts; tells the learning rate and when to
+    stop.
+    """
 
     def __init__(self, minutes: float, spent: float = 0.0):
         self.budget, self.start = 60.0 * minutes, time.monotonic() - spent
@@ -173,7 +175,9 @@ class Clock:
 
 
 def train_vae(photos: Photos, settings: Settings, work: Path):
-    """Trains the autoencoder on |x - x'| + |grad x - grad x'| + 1e-5 KL; returns it with unit latents."""
+    """Trains the autoencoder on |x - x'| + |grad x - grad x'| + 1e-5 KL; returns it with unit
+    latents.
+    """
     torch.manual_seed(settings.seed)
     vae = build_vae()
     optimizer = torch.optim.AdamW(vae.parameters(), 1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
@@ -207,7 +211,9 @@ def _reconstruction(y: Tensor, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def fold_statistics(vae, photos: Photos, generator: torch.Generator):
-    """Folds (z - mean) / std per channel into the 1 x 1 convolutions on both sides of the latents."""
+    """Folds (z - mean) / std per channel into the 1 x 1 convolutions on both sides of the
+    latents.
+    """
     vae.eval().requires_grad_(False)
     index = torch.randint(len(photos), (512,), generator=generator)
     z = vae.encode(compose(photos, index, generator)).latent_dist.mean
@@ -223,7 +229,9 @@ def fold_statistics(vae, photos: Photos, generator: torch.Generator):
 
 @torch.no_grad()
 def encode_photos(vae, photos: Photos, copies: int, seed: int) -> Tensor:
-    """Encodes every photo `copies` times, each before another background: half [N * copies, 4, h, w]."""
+    """Encodes every photo `copies` times, each before another background: half [N * copies, 4,
+    h, w].
+    """
     generator = torch.Generator().manual_seed(seed)
     index = torch.arange(len(photos)).repeat(copies)
     batches = [vae.encode(compose(photos, i, generator)).latent_dist.mean for i in index.split(64)]
@@ -294,7 +302,9 @@ def _denoise(model, scheduler, z: Tensor, tokens: Tensor, generator: torch.Gener
 
 
 def save_prior(out: Path, vae, model, tokenizer, scheduler) -> None:
-    """Writes the prior as a Stable Diffusion pipeline, mostly in half precision, with the words it knows."""
+    """Writes the prior as a Stable Diffusion pipeline, mostly in half precision, with the words
+    it knows.
+    """
     import copy
 
     from diffusers import StableDiffusionPipeline
@@ -302,7 +312,8 @@ def save_prior(out: Path, vae, model, tokenizer, scheduler) -> None:
     StableDiffusionPipeline(
         vae=copy.deepcopy(vae).half(),
         unet=copy.deepcopy(model["unet"]).half().eval(),
-        text_encoder=model["text_encoder"].eval(),  # transformers keeps a file's dtype, diffusers not
+        # In single precision: transformers keeps the dtype of a file, diffusers does not.
+        text_encoder=model["text_encoder"].eval(),
         tokenizer=tokenizer,
         scheduler=scheduler,
         safety_checker=None,
