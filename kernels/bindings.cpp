@@ -188,8 +188,9 @@ Plan blend(In<float> means2d, In<float> depths, In<float> opacities, In<float> c
 
 void blend_backward(In<float> records, In<int32_t> ids, In<int64_t> offsets, In<int32_t> entries,
                     In<int16_t> masks, In<int32_t> visited, In<int32_t> touching,
-                    In<float> conics, In<float> opacities, In<float> rgb, In<float> alpha, In<float> depth, Maybe<float> v_rgb,
-                    Maybe<float> v_alpha, Maybe<float> v_depth, Out<float> v_means2d,
+                    In<float> conics, In<float> opacities, In<float> rgb, In<float> alpha,
+                    In<float> depth, Maybe<float> v_rgb, Maybe<float> v_alpha,
+                    Maybe<float> v_depth, Out<float> v_means2d,
                     Out<float> v_depths, Out<float> v_conics, Out<float> v_opacities,
                     Out<float> v_colors, Out<float> v_background,
                     std::optional<Out<float>> absolute, int threads) {
@@ -219,7 +220,9 @@ void blend_backward(In<float> records, In<int32_t> ids, In<int64_t> offsets, In<
   for (int64_t c = 0; c < cameras; ++c) {
     const int64_t per_image = tiles / cameras;
     double sum[3] = {};
-    for (int64_t i = 3 * c * per_image; i < 3 * (c + 1) * per_image; ++i) sum[i % 3] += grounds[i];
+    for (int64_t i = 3 * c * per_image; i < 3 * (c + 1) * per_image; ++i) {
+      sum[i % 3] += grounds[i];
+    }
     for (int j = 0; j < 3; ++j) v_background.data()[3 * c + j] = static_cast<float>(sum[j]);
   }
 }

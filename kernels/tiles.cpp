@@ -163,9 +163,9 @@ void gather(const Record* records, const int32_t* ids, int64_t visible, const fl
             const int64_t* row_of, const float* conics, const float* opacities,
             const SplatGradients& out, int threads) {
   constexpr int64_t kChunk = 512, kAhead = 16;
-  const int64_t couples =
-      visible ? records[visible - 1].first + records[visible - 1].columns * records[visible - 1].rows
-              : 0;
+  if (visible == 0) return;
+  const Record& last = records[visible - 1];
+  const int64_t couples = last.first + last.columns * last.rows;
   parallel_for(threads, (visible + kChunk - 1) / kChunk, [&](int64_t chunk) {
     for (int64_t v = chunk * kChunk; v < std::min(visible, (chunk + 1) * kChunk); ++v) {
       const Record& r = records[v];
@@ -179,7 +179,7 @@ void gather(const Record* records, const int32_t* ids, int64_t visible, const fl
         for (int k = 0; k < kRow; ++k) sum[k] += rows[row * kRow + k];
       }
       const int64_t i = ids[v];
-      const float *conic = conics + 3 * i;
+      const float* conic = conics + 3 * i;
       out.means2d[2 * i] = -(conic[0] * sum[1] + conic[1] * sum[2]);
       out.means2d[2 * i + 1] = -(conic[1] * sum[1] + conic[2] * sum[2]);
       out.conics[3 * i] = 0.5f * sum[3];

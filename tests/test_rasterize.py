@@ -354,6 +354,14 @@ def test_wrong_input_is_refused_by_name():
         rasterize(gaussians, some_cameras(), backend="cpu")
     with pytest.raises(ValueError, match=r"background: expected shape \[B, 3\] with B = 2"):
         rasterize(gaussians, cameras, background=torch.ones(3, 3))
+    with pytest.raises(ValueError, match=r"Ks: expected shape \[B, 3, 3\] with B = 2"):
+        broken = replace(cameras)
+        object.__setattr__(broken, "Ks", cameras.Ks[:1])
+        rasterize(gaussians, broken)
+    with pytest.raises(ValueError, match=r"opacities: expected shape \[N\] with N = 20"):
+        gaussians.logit_opacities = gaussians.logit_opacities[:-1]
+        rasterize(gaussians, cameras)
+    gaussians = astype(random_gaussians(20), torch.float32)
     with pytest.raises(ValueError, match="near_plane"):
         rasterize(gaussians, cameras, near_plane=0.0)
     with pytest.raises(UsageError, match="absgrad"):

@@ -105,14 +105,17 @@ def rasterize(
 
 
 def _check(gaussians: Gaussians, cameras: Cameras, background: Float[Tensor, "..."] | None) -> None:
-    tensors = gaussians.parameters() | {"viewmats": cameras.viewmats, "Ks": cameras.Ks}
+    gaussians.__post_init__()  # densification may have replaced tensors since
+    seen = {"viewmats": (cameras.viewmats, (4, 4)), "Ks": (cameras.Ks, (3, 3))}
     if background is not None:
-        tensors["background"] = background
-        if background.shape != (len(cameras), 3):
+        seen["background"] = (background, (3,))
+    for name, (tensor, trailing) in seen.items():
+        if tensor.shape != (len(cameras), *trailing):
             raise ValueError(
-                f"background: expected shape [B, 3] with B = {len(cameras)} cameras, "
-                f"got {list(background.shape)}."
+                f"{name}: expected shape [{', '.join(['B', *map(str, trailing)])}] with "
+                f"B = {len(cameras)} cameras, got {list(tensor.shape)}."
             )
+    tensors = gaussians.parameters() | {name: tensor for name, (tensor, _) in seen.items()}
     kind = (gaussians.means.dtype, gaussians.means.device)
     for name, tensor in tensors.items():
         if (tensor.dtype, tensor.device) != kind:
