@@ -5,10 +5,11 @@ import os
 import string
 import warnings
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the program does, before torch is loaded
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on a network
+
 import pytest
 import torch
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on a network
 
 
 def build_text(length: int = 16):

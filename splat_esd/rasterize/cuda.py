@@ -1,9 +1,11 @@
 """The rasteriser on a GPU: gsplat, behind our signature."""
 
+import subprocess
 import sys
-import warnings
+from contextlib import redirect_stdout
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -23,66 +25,122 @@ def render(
     eps2d: float,
     antialiased: bool,
     absgrad: bool,
-    packed: bool = False,
 ) -> RenderOutput:
     """Renders as `rasterize` says, by gsplat.rasterization.
 
-    Arguments:
-        packed: gsplat's sparse layout of what is visible. Not the default: gsplat 1.5.3 asserts
-            when it meets backgrounds, which we then blend ourselves.
+    In `info`, what belongs to a culled Gaussian (radii 0) is undefined, as gsplat leaves it.
+
     Raises:
+        ValueError: If the tensors are not float32 on a CUDA GPU.
         EnvironmentProblem: If there is no CUDA GPU here, or gsplat cannot build its kernels.
+    References:
+        gsplat (Ye et al., 2024). https://arxiv.org/abs/2409.06765
     """
-    _require_kernels(gaussians)
-    options = {
-        "near_plane": near_plane,
-        "far_plane": far_plane,
-        "eps2d": eps2d,
-        "rasterize_mode": "antialiased" if antialiased else "classic",
-        "absgrad": absgrad,
-        "packed": packed,
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # gsplat looks for a CUDA toolkit and says so
-        import gsplat
-    try:
-        colors, alpha, info = gsplat.rasterization(
-            means=gaussians.means,
-            quats=gaussians.quats,
-            scales=gaussians.scales,
-            opacities=gaussians.opacities,
-            colors=gaussians.sh,
-            viewmats=cameras.viewmats,
-            Ks=cameras.Ks,
-            width=cameras.width,
-            height=cameras.height,
-            sh_degree=gaussians.sh_degree,
-            backgrounds=None if packed else background,
-            render_mode="RGB+ED",
-            **options,
-        )
-    except ImportError as error:
-        raise EnvironmentProblem(_no_build(error)) from error
-    rgb, depth = colors[..., :3], colors[..., 3:]
-    if packed and background is not None:
-        rgb = rgb + (1.0 - alpha) * background[:, None, None, :]
-    return RenderOutput(rgb, alpha, depth, info)
-
-
-def _require_kernels(gaussians: Gaussians) -> None:
-    """Refuses at once what gsplat would refuse after minutes of trying to build."""
-    if "gsplat.csrc" in sys.modules or gaussians.device.type == "cuda":
-        return
-    found = "it is there" if torch.cuda.is_available() else "PyTorch sees none"
-    raise EnvironmentProblem(
-        f"rasterizer=cuda draws Gaussians on a CUDA GPU ({found}), and these are on the "
-        f"{gaussians.device.type}; use device=cuda, or rasterizer=cpu."
+    _require_gpu(gaussians.means)
+    _load_kernels()
+    return _draw(
+        gaussians,
+        cameras,
+        background=background,
+        antialiased=antialiased,
+        # The object fills the frame and hardly a splat is ever culled: nothing would be saved.
+        packed=False,
+        near_plane=near_plane,
+        far_plane=far_plane,
+        eps2d=eps2d,
+        absgrad=absgrad,
     )
 
 
-def _no_build(error: ImportError) -> str:
-    reason = (str(error) or "no reason given").splitlines()[0]
+def _draw(
+    gaussians: Gaussians,
+    cameras: Cameras,
+    *,
+    background: Float[Tensor, "B 3"] | None,
+    antialiased: bool,
+    packed: bool,
+    **options: float | bool,
+) -> RenderOutput:
+    """Calls gsplat, in either of its layouts, and gives its answer our form."""
+    import gsplat
+
+    means, quats, scales, opacities, sh = _drawable(gaussians)
+    images, alpha, info = gsplat.rasterization(
+        means=means,
+        quats=quats,
+        scales=scales,
+        opacities=opacities,
+        colors=sh,
+        viewmats=cameras.viewmats,
+        Ks=cameras.Ks,
+        width=cameras.width,
+        height=cameras.height,
+        sh_degree=gaussians.sh_degree,
+        render_mode="RGB+ED",
+        rasterize_mode="antialiased" if antialiased else "classic",
+        packed=packed,
+        **options,
+    )
+    rgb, depth = images.split([3, 1], dim=-1)
+    if background is not None:
+        # Not by gsplat, whose version 1.5.3 refuses backgrounds in the packed layout.
+        rgb = rgb + (1 - alpha) * background[:, None, None]
+    return RenderOutput(rgb, alpha, depth, info)
+
+
+def _drawable(gaussians: Gaussians) -> list[Tensor]:
+    """Activates the parameters, and hides from gsplat what its kernels cannot stand.
+
+    NaN and infinity would spread over the picture, no Gaussians at all would divide by zero and
+    end the process; both become splats of opacity 0. Zero quaternions become no rotation.
+    """
+    values = [
+        gaussians.means,
+        gaussians.quats,
+        gaussians.scales,
+        gaussians.opacities,
+        gaussians.sh,
+    ]
+    if not len(gaussians):
+        values = [F.pad(v, (0, 0) * (v.ndim - 1) + (0, 1)) for v in values]
+    finite = torch.stack([v.isfinite().view(len(v), -1).all(1) for v in values]).all(0)
+    values = [torch.where(finite.view(-1, *[1] * (v.ndim - 1)), v, 0) for v in values]
+    turned = values[1].any(dim=1, keepdim=True)
+    values[1] = torch.where(turned, values[1], values[1].new_tensor([1, 0, 0, 0]))
+    return values
+
+
+def _require_gpu(means: Float[Tensor, "N 3"]) -> None:
+    if not torch.cuda.is_available():
+        raise EnvironmentProblem(
+            "the cuda rasteriser needs a CUDA GPU, and PyTorch sees none here; "
+            "use rasterizer=cpu, and `splat-esd doctor` says more."
+        )
+    if means.dtype != torch.float32 or means.device.type != "cuda":
+        raise ValueError(
+            f"means: the cuda rasteriser wants float32 on a CUDA GPU, got {means.dtype} on "
+            f"{means.device}; convert the Gaussians and cameras, or use rasterizer=reference."
+        )
+
+
+def _load_kernels() -> None:
+    """Lets gsplat find its kernels, or build them: minutes, the first time.
+
+    Raises:
+        EnvironmentProblem: If it can do neither.
+    """
+    try:
+        with redirect_stdout(sys.stderr):  # gsplat says that it builds; our output is data
+            from gsplat.cuda._backend import _C
+    except (ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:
+        raise EnvironmentProblem(_no_kernels(str(error))) from error
+    if _C is None:
+        raise EnvironmentProblem(_no_kernels("it finds no CUDA toolkit"))
+
+
+def _no_kernels(reason: str) -> str:
+    first_line = (reason or "no reason given").splitlines()[0]
     return (
-        f"gsplat cannot build its CUDA kernels ({reason}); install a CUDA toolkit (nvcc) that fits "
-        "PyTorch's, or a prebuilt gsplat wheel, or use device=cpu."
+        f"gsplat has no CUDA kernels and cannot build them ({first_line}); install a CUDA toolkit "
+        "(nvcc) that fits PyTorch's, or a prebuilt gsplat wheel, or use device=cpu."
     )
