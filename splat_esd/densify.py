@@ -9,12 +9,12 @@ References:
     3D Gaussian Splatting as Markov Chain Monte Carlo (Kheradmand et al., 2024).
 """
 
-import math
-import warnings
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from splat_esd.config import DensityConfig
@@ -30,11 +30,15 @@ NAMES = {
     "opacities": "logit_opacities",
     "sh": "sh",
 }
+GATHERED = ("grad2d", "count")  # per Gaussian: screen gradients, and in how many views
 _NEVER = 2**31
 
 
 class Density:
     """Drives a strategy over a run and keeps the Gaussians, their optimisers and its sums in step.
+
+    Rounds happen at every step s with  start <= s / steps < stop  that `every` divides. They
+    replace the Gaussians' tensors by new parameters, which the optimisers then hold.
 
     Arguments:
         config: The `density` section; `start` and `stop` are fractions of `steps`.
@@ -50,30 +54,8 @@ class Density:
     ):
         self.config, self.gaussians, self.optimizers = config, gaussians, optimizers
         self.first, self.last = round(config.start * steps), round(config.stop * steps)
-        self.state: dict[str, Tensor | float | None] = {}
-        if config.strategy == "none":
-            return
-        gsplat = _gsplat()
-        times = {
-            "refine_start_iter": self.first - 1,
-            "refine_stop_iter": self.last,
-            "refine_every": config.every,
-        }
-        if config.strategy == "default":
-            self.strategy = gsplat.DefaultStrategy(
-                prune_opa=config.prune_opacity,
-                grow_scale3d=config.grow_scale,
-                reset_every=_NEVER,
-                **times,
-            )
-        else:
-            self.strategy = gsplat.MCMCStrategy(
-                cap_max=config.cap,
-                noise_lr=config.noise,
-                min_opacity=config.prune_opacity,
-                **times,
-            )
-        self.state = self.strategy.initialize_state()
+        self.strategy = self._make_strategy()
+        self.state: dict[str, Any] = self._initial_state()
 
     def before_backward(self, out: RenderOutput) -> None:
         """Asks autograd to keep the screen gradients, which the default strategy gathers."""
@@ -83,82 +65,110 @@ class Density:
     def after_step(
         self, out: RenderOutput, step: int, generator: torch.Generator
     ) -> dict[str, float | int]:
-        """Gathers, and every `every` steps between start and stop grows and prunes.
+        """Gathers, and in a round grows and drops; call it when the optimisers have stepped.
 
         Returns:
-            Nothing, or on a refining step how many were `grown` and `pruned`.
+            Nothing, or in a round how many were `grown` and `pruned` (mcmc: `moved`).
         Raises:
-            ValueError: If pruning would leave no Gaussian.
+            ValueError: If no Gaussian would be left.
         """
         if self.config.strategy == "none":
             return {}
-        before = len(self.gaussians)
-        params, optimizers = self._as_gsplat_names_them()
-        seed = int(torch.randint(_NEVER, (), generator=generator, device=generator.device))
-        with _seeded(seed, self.gaussians.device), _cpu_kernels(self.gaussians.device):
-            if self.config.strategy == "default":
-                pruned = self._default_step(params, optimizers, out, step)
+        params = {name: getattr(self.gaussians, field) for name, field in NAMES.items()}
+        optimizers = {name: self.optimizers[field] for name, field in NAMES.items()}
+        in_round = self.first <= step < self.last and step % self.config.every == 0
+        with _seeded(generator, self.gaussians.device):
+            if self.config.strategy == "mcmc":
+                stats = self._mcmc_step(params, optimizers, out, step, in_round)
             else:
-                rate = optimizers["means"].param_groups[0]["lr"]
-                self.strategy.step_post_backward(
-                    params, optimizers, self.state, step, out.info, lr=rate
-                )
-                pruned = 0
+                self.strategy.step_post_backward(params, optimizers, self.state, step, out.info)
+                stats = self._round(params, optimizers) if in_round else {}
         for name, field in NAMES.items():
             setattr(self.gaussians, field, params[name])
-        changed = len(self.gaussians) - before
-        return {"grown": changed + pruned, "pruned": pruned} if changed or pruned else {}
-
-    def _default_step(self, params, optimizers, out: RenderOutput, step: int) -> int:
-        """Runs gsplat's default strategy with today's threshold; returns how many were pruned."""
-        self.strategy.grow_grad2d = math.inf
-        refines = self.first <= step < self.last and step % self.config.every == 0
-        if refines and self.state["grad2d"] is not None:
-            self._keep_one(params)
-            self.strategy.grow_grad2d = self._threshold()
-        self.strategy.step_post_backward(params, optimizers, self.state, step, out.info)
-        if not refines:
-            return 0
-        grown = len(params["means"])
-        self._drop_large(params, optimizers)
-        return grown - len(params["means"])
-
-    def _threshold(self) -> float:
-        """Returns the gradient above which Gaussians grow: a quantile, or what the cap allows."""
-        mean = self.state["grad2d"] / self.state["count"].clamp_min(1)
-        room = self.config.cap - len(mean)
-        count = min(round((1.0 - self.config.grow_quantile) * len(mean)), room)
-        if count <= 0:
-            return math.inf
-        return mean.sort(descending=True).values[min(count, len(mean) - 1)].item()
-
-    def _keep_one(self, params) -> None:
-        if (params["opacities"].sigmoid() < self.config.prune_opacity).all():
-            raise ValueError(
-                f"every Gaussian is more transparent than density.prune_opacity = "
-                f"{self.config.prune_opacity}; nothing would be left. Lower it, or raise "
-                "init.opacity or optim.logit_opacities."
-            )
-
-    def _drop_large(self, params, optimizers) -> None:
-        from gsplat.strategy.ops import remove
-
-        large = params["scales"].exp().amax(dim=1) > self.config.prune_scale
-        if large.any() and not large.all():
-            remove(params, optimizers, self.state, large)
-
-    def _as_gsplat_names_them(self):
-        params = {name: getattr(self.gaussians, field) for name, field in NAMES.items()}
-        return params, {name: self.optimizers[field] for name, field in NAMES.items()}
+        return stats
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Returns the sums gathered so far."""
-        return {k: v for k, v in self.state.items() if isinstance(v, Tensor)}
+        """Returns the sums gathered since the last round."""
+        return {k: self.state[k] for k in GATHERED if self.state.get(k) is not None}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Puts the sums back."""
+        """Puts the sums back; the Gaussians must be those of the time."""
         device = self.gaussians.device
-        self.state |= {k: v.to(device) for k, v in state.items()}
+        self.state = self._initial_state() | {k: v.to(device, copy=True) for k, v in state.items()}
+
+    def _make_strategy(self):
+        if self.config.strategy == "none":
+            return None
+        from gsplat.strategy import DefaultStrategy, MCMCStrategy
+
+        if self.config.strategy == "default":
+            # It only gathers: its rounds know a threshold, where `_round` knows a share and a cap.
+            return DefaultStrategy(
+                refine_start_iter=_NEVER, refine_stop_iter=self.last, reset_every=_NEVER
+            )
+        return MCMCStrategy(
+            cap_max=self.config.cap,
+            noise_lr=self.config.noise,
+            min_opacity=self.config.prune_opacity,
+            refine_start_iter=self.first - 1,
+            refine_stop_iter=self.last,
+            refine_every=self.config.every,
+        )
+
+    def _initial_state(self) -> dict[str, Any]:
+        return self.strategy.initialize_state() if self.strategy else {}
+
+    def _round(self, params, optimizers) -> dict[str, float | int]:
+        """Drops what is transparent or huge, then clones what is small and splits what is large."""
+        from gsplat.strategy import ops
+
+        doomed = self._doomed(params)
+        ops.remove(params, optimizers, self.state, doomed)
+        chosen = self._chosen()
+        large = params["scales"].exp().amax(dim=1) > self.config.grow_scale
+        clones, splits = chosen & ~large, chosen & large
+        ops.duplicate(params, optimizers, self.state, clones)
+        ops.split(params, optimizers, self.state, F.pad(splits, (0, int(clones.sum()))))
+        for name in GATHERED:
+            self.state[name].zero_()
+        return {"grown": int(chosen.sum()), "pruned": int(doomed.sum())}
+
+    def _mcmc_step(
+        self, params, optimizers, out: RenderOutput, step: int, in_round: bool
+    ) -> dict[str, float | int]:
+        """Lets all wander; in a round moves the transparent onto the opaque, and adds some."""
+        moved = int(self._doomed(params).sum()) if in_round else 0
+        before = len(params["means"])
+        with _lent_kernels():
+            self.strategy.step_post_backward(
+                params, optimizers, self.state, step, out.info,
+                lr=optimizers["means"].param_groups[0]["lr"],
+            )  # fmt: skip
+        return {"grown": len(params["means"]) - before, "moved": moved} if in_round else {}
+
+    def _doomed(self, params) -> Bool[Tensor, " N"]:
+        """Marks those to drop, or with mcmc to move; refuses to mark all."""
+        doomed = faint = params["opacities"].sigmoid() <= self.config.prune_opacity
+        if self.config.strategy == "default":
+            doomed = faint | (params["scales"].exp().amax(dim=1) > self.config.prune_scale)
+        if doomed.all():
+            raise ValueError(
+                f"density would leave none of the {len(doomed)} Gaussians: {int(faint.sum())} are "
+                f"no more opaque than density.prune_opacity = {self.config.prune_opacity:g}, the "
+                f"others larger than density.prune_scale = {self.config.prune_scale:g}; lower the "
+                "one, raise the other, or weaken regularize.haze."
+            )
+        return doomed
+
+    def _chosen(self) -> Bool[Tensor, " N"]:
+        """Marks those to grow: the largest mean gradients, as many as quantile and cap allow."""
+        mean = self.state["grad2d"] / self.state["count"].clamp_min(1)
+        share = round((1.0 - self.config.grow_quantile) * len(mean))
+        room = max(self.config.cap - len(mean), 0)
+        wanted = min(share, room, int((mean > 0).sum()))
+        chosen = torch.zeros_like(mean, dtype=torch.bool)
+        chosen[mean.argsort(descending=True, stable=True)[:wanted]] = True
+        return chosen
 
 
 def compute_relocation(
@@ -178,12 +188,14 @@ def compute_relocation(
         3D Gaussian Splatting as Markov Chain Monte Carlo (Kheradmand et al., 2024), Eq. 9.
     """
     n = ratios.clamp(1, len(binoms)).long()
-    new_opacities = 1.0 - (1.0 - opacities) ** (1.0 / n)
-    k = torch.arange(int(n.max()), device=opacities.device)
-    term = (-1.0) ** k * new_opacities[:, None] ** (k + 1) / (k + 1).sqrt()
-    # sum_{i=1..n} C(i-1, k) for every n: rows of the table summed up to it
-    chosen = binoms[: len(k), : len(k)].cumsum(dim=0)[n - 1]
-    return new_opacities, scales * (opacities / (chosen * term).sum(dim=1))[:, None]
+    # The terms alternate in sign and outgrow their sum: float64, and never an opacity of 1.
+    old = opacities.double().clamp_max(1.0 - torch.finfo(torch.float32).eps)
+    new = 1.0 - (1.0 - old) ** (1.0 / n)
+    k = torch.arange(int(n.max()), device=old.device)
+    terms = (-1.0) ** k * new[:, None] ** (k + 1) / (k + 1).sqrt()
+    summed = binoms.double()[: len(k), : len(k)].cumsum(dim=0)[n - 1]  # over i = 1..n
+    factors = old / (summed * terms).sum(dim=1)
+    return new.to(opacities.dtype), scales * factors[:, None].to(scales.dtype)
 
 
 def quat_scale_to_covar_preci(
@@ -194,21 +206,11 @@ def quat_scale_to_covar_preci(
     return axes @ axes.mT, None
 
 
-def _gsplat():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it looks for a CUDA toolkit and says so
-        import gsplat
-    return gsplat
-
-
 @contextmanager
-def _cpu_kernels(device: torch.device):
-    """Lends gsplat's strategies what they otherwise take from CUDA."""
-    import gsplat.strategy.ops as ops
+def _lent_kernels():
+    """Lends gsplat's MCMC strategy what it otherwise has in CUDA only."""
+    from gsplat.strategy import ops
 
-    if device.type == "cuda":
-        yield
-        return
     real = ops.compute_relocation, ops.quat_scale_to_covar_preci
     ops.compute_relocation = compute_relocation
     ops.quat_scale_to_covar_preci = quat_scale_to_covar_preci
@@ -219,8 +221,9 @@ def _cpu_kernels(device: torch.device):
 
 
 @contextmanager
-def _seeded(seed: int, device: torch.device):
-    """Makes gsplat's draws, which come from torch's global generator, a function of the step."""
+def _seeded(generator: torch.Generator, device: torch.device):
+    """Makes gsplat's draws, which come from torch's global generator, a function of ours."""
+    seed = int(torch.randint(_NEVER, (), generator=generator, device=generator.device))
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
