@@ -30,6 +30,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def project(means, quats, scales, viewmats, Ks, size, eps2d):
     """Projects P pairs of a Gaussian and a camera, each tensor [P, ...]."""
+    quats = quats / quats.norm(dim=-1, keepdim=True)  # NaN for zero, as in the kernels
     covars, _ = formulas._quat_scale_to_covar_preci(quats, scales, True, False)
     means, covars = formulas._world_to_cam(means[:, None], covars[:, None], viewmats[:, None])
     means2d, covars2d = formulas._persp_proj(means, covars, Ks[:, None], *size)

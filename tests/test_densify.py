@@ -130,6 +130,14 @@ def test_gradients_are_means_over_the_views_that_see_a_splat():
     assert torch.equal(training.gaussians.means[N:], before[:10])
 
 
+def test_a_round_starts_the_sums_anew():
+    training = Training()
+    in_one_round(training, torch.ones(N))
+    for sums in training.density.state_dict().values():
+        assert len(sums) == len(training.gaussians) > N
+        assert not sums.any()
+
+
 def test_large_splats_are_split_and_small_ones_cloned():
     gaussians = astype(random_gaussians(N), torch.float32)
     gaussians.log_scales.fill_(math.log(0.02))
