@@ -83,6 +83,7 @@ class PriorConfig(_Section):
     sds_cfg_scale: Weight
     lora_rank: Count
     lora_learning_rate: Positive
+    pullback: Literal["encoder", "decoder"]
     view_prompts: bool
 
 

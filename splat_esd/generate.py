@@ -84,6 +84,7 @@ def open_prior(config: Config, device: torch.device) -> Prior:
         revision=settings.revision,
         device=device,
         dtype=settings.dtype,
+        pullback=settings.pullback,
     )
 
 

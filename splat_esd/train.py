@@ -132,7 +132,7 @@ def train_step(run: Run, step: int) -> dict[str, float | int]:
     out = render(run, cameras, run.background.sample(len(cameras), generator))  # x = g(theta, c)
     z = run.prior.encode_images(out.rgb)  # z = E(x)
     grad_z = run.guidance.gradient(z.detach(), cameras, step, generator)
-    loss = (grad_z * z).sum() / len(cameras)
+    loss = run.prior.surrogate(out.rgb, z, grad_z)  # d loss / d theta = (dz/dtheta)^T grad_z / B
     loss = loss + regularize(out, run.gaussians, **config.regularize.model_dump())
     run.density.before_backward(out)
     loss.backward()

@@ -123,3 +123,30 @@ def test_a_hub_prior_that_is_nowhere_says_how_to_get_it(tmp_path, monkeypatch):
 def test_what_is_neither_a_folder_nor_an_id_is_refused():
     with pytest.raises(UsageError, match=r"neither a folder nor a hub id"):
         load_prior("no such folder", device="cpu", dtype="auto")
+
+
+def test_the_encoders_pullback_is_the_chain_rule(tiny_sd):
+    prior = load(tiny_sd)
+    rgb = torch.rand(2, 16, 16, 3, requires_grad=True)
+    grad_z = torch.randn(2, 4, 8, 8)
+    z = prior.encode_images(rgb)
+    prior.surrogate(rgb, z, grad_z).backward()
+    (expected,) = torch.autograd.grad(prior.encode_images(rgb), rgb, grad_z / 2)
+    torch.testing.assert_close(rgb.grad, expected)
+
+
+def test_the_decoders_pullback_is_the_pictures_move_when_the_latents_move(tiny_sd):
+    prior = load_prior(str(tiny_sd), device="cpu", dtype="auto", pullback="decoder")
+    rgb = torch.rand(2, 16, 16, 3, requires_grad=True)
+    z = prior.encode_images(rgb).detach()
+    grad_z = 1e-3 * torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def decoded(latents):
+        return 0.5 + 0.5 * prior.vae.decode(latents / 0.18215).sample.permute(0, 2, 3, 1)
+
+    prior.surrogate(rgb, z, grad_z).backward()
+    with torch.no_grad():
+        moved = 0.5 * (decoded(z + grad_z) - decoded(z - grad_z))
+    pull = 0.1 * (rgb.detach() - decoded(z).detach())
+    found = 2 * rgb.grad - pull
+    assert (found - moved).norm() < 0.02 * moved.norm()

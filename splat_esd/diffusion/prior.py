@@ -14,6 +14,7 @@ from splat_esd.diffusion.schedule import Schedule
 from splat_esd.errors import EnvironmentProblem, UsageError
 
 PREDICTIONS = ("epsilon", "v_prediction")
+PULL = 0.1  # how strongly a picture is drawn to what the autoencoder can express
 _FILES = ["model_index.json", "*/config.json", "*/scheduler_config.json", "tokenizer/*"]
 _WEIGHTS = ["*/model.safetensors", "*/diffusion_pytorch_model.safetensors"]
 
@@ -28,6 +29,7 @@ class Prior:
         prediction: What the UNet's output means, "epsilon" or "v_prediction".
         dtype: What the UNet computes in; latents and scores are float32 on the outside.
         vocabulary: The only words it knows, or None if any text will do.
+        pullback: How a gradient of latents reaches the pixels, see `surrogate`.
     """
 
     schedule: Schedule
@@ -40,6 +42,7 @@ class Prior:
     revision: str | None
     dtype: torch.dtype
     vocabulary: frozenset[str] | None
+    pullback: str
 
     @property
     def device(self) -> torch.device:
@@ -91,11 +94,37 @@ class Prior:
         z = self.vae.encode(x).latent_dist.mode()
         return self.vae.config.scaling_factor * z
 
+    def surrogate(
+        self,
+        rgb: Float[Tensor, "B H W 3"],
+        z: Float[Tensor, "B C h w"],
+        grad_z: Float[Tensor, "B C h w"],
+    ) -> Float[Tensor, ""]:
+        """Returns a loss whose gradient carries grad_z to the images that z was encoded from.
+
+            encoder    sum(grad_z z) / B,        d loss / d x = (dz/dx)^T grad_z / B
+            decoder    sum(grad_x x) / B,        grad_x = D(z) - D(z - grad_z) + PULL (x - D(z))
+
+        The first is the paper's. The second asks where the decoder would move the picture if the
+        latents took that step, to first order (dx/dz) grad_z, and keeps the picture near what the
+        autoencoder can express. Small encoders need it: their transposed Jacobian paints patterns
+        and colours that nobody sees in the latents. A pixel prior has nothing to pull back through.
+        """
+        if self.pullback == "encoder" or self.vae is None:
+            return (grad_z * z).sum() / len(z)
+        with torch.no_grad():
+            here = self._decode(z)
+            grad_x = here - self._decode(z - grad_z) + PULL * (rgb - here)
+        return (grad_x * rgb).sum() / len(z)
+
     @torch.no_grad()
     def decode_latents(self, z: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
         """Maps latents back to images in [0, 1]."""
+        return self._decode(z).clamp(0.0, 1.0)
+
+    def _decode(self, z: Tensor) -> Tensor:
         x = z if self.vae is None else self.vae.decode(z / self.vae.config.scaling_factor).sample
-        return (0.5 + 0.5 * x).clamp(0.0, 1.0).permute(0, 2, 3, 1)
+        return (0.5 + 0.5 * x).permute(0, 2, 3, 1)
 
     def eps(
         self,
@@ -121,13 +150,20 @@ class Prior:
 
 
 def load_prior(
-    source: str, *, mirrors: tuple[str, ...] = (), revision: str | None = None, device, dtype: str
+    source: str,
+    *,
+    mirrors: tuple[str, ...] = (),
+    revision: str | None = None,
+    device: torch.device | str,
+    dtype: str,
+    pullback: str = "encoder",
 ) -> Prior:
     """Loads a prior from a folder, from the hub's local cache, or from the hub.
 
     Arguments:
         source: A folder in diffusers' layout, or a hub id; `mirrors` are tried after it, in order.
         dtype: "auto" (bf16 on CUDA, fp32 elsewhere), "bf16" or "fp32".
+        pullback: "encoder" or "decoder".
     Raises:
         UsageError: If the folder is not a prior.
         EnvironmentProblem: If a hub id is neither on this machine nor to be reached.
@@ -138,14 +174,21 @@ def load_prior(
     if dtype == "auto" and device.type == "cuda":
         compute = torch.bfloat16
     try:
-        return _read(folder, source, commit, device, compute)
+        return _read(folder, source, commit, device, compute, pullback)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UsageError(
             f"prior.path: {folder} cannot be read as a diffusers pipeline: {_first_line(error)}"
         ) from error
 
 
-def _read(folder: Path, source: str, commit: str | None, device, dtype: torch.dtype) -> Prior:
+def _read(
+    folder: Path,
+    source: str,
+    commit: str | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    pullback: str,
+) -> Prior:
     import diffusers
     import transformers
 
@@ -179,6 +222,7 @@ def _read(folder: Path, source: str, commit: str | None, device, dtype: torch.dt
         revision=commit,
         dtype=dtype,
         vocabulary=frozenset(words.read_text("utf-8").split()) if words.exists() else None,
+        pullback=pullback,
     )
 
 
