@@ -79,11 +79,11 @@ class Training:
 def seen_with(gaussians, gradients):
     """A picture on which every splat is visible and has the given screen gradient."""
     n = len(gaussians)
-    means2d = torch.zeros(1, n, 2, requires_grad=True)
-    means2d.grad = torch.stack([gradients, torch.zeros(n)], dim=-1)[None]
+    means2d = torch.zeros(1, n, 2, device=gradients.device, requires_grad=True)
+    means2d.grad = torch.stack([gradients, torch.zeros_like(gradients)], dim=-1)[None]
     picture = torch.zeros(1, 2, 2, 1)
     info = {"width": 2, "height": 2, "n_cameras": 1, "means2d": means2d, "gaussian_ids": None}
-    info["radii"] = torch.ones(1, n, 2, dtype=torch.int32)
+    info["radii"] = torch.ones(1, n, 2, dtype=torch.int32, device=gradients.device)
     return RenderOutput(picture.expand(1, 2, 2, 3), picture, picture, info)
 
 
@@ -268,6 +268,25 @@ def test_mcmc_lets_splats_wander_where_they_are_transparent():
     moved = (training.gaussians.means - before).norm(dim=1)
     assert moved[:50].min() > 0
     assert moved[50:].max() < 1e-6 * moved[:50].mean()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("strategy", ["default", "mcmc"])
+def test_rounds_are_held_on_a_gpu(strategy):
+    gaussians = astype(random_gaussians(N), torch.float32).to("cuda")
+    gaussians.logit_opacities[:5] = -9.0
+    training = with_moments(Training(gaussians, strategy=strategy, cap=N + 3, noise=1.0))
+    out = seen_with(training.gaussians, torch.ones(N, device="cuda"))
+    stats = training.density.after_step(out, 0, torch.Generator("cuda").manual_seed(0))
+    assert stats["grown"] > 0
+    assert N <= len(training.gaussians) <= N + 3
+    for name, parameter in training.gaussians.parameters().items():
+        assert parameter.device.type == "cuda"
+        assert training.moments(name)["exp_avg"].shape == parameter.shape
+    saved = training.density.state_dict()
+    training.density.load_state_dict({name: value.cpu() for name, value in saved.items()})
+    assert all(v.device.type == "cuda" for v in training.density.state_dict().values())
 
 
 def test_no_strategy_does_nothing():

@@ -11,7 +11,8 @@ import torch
 from scenes import astype, leaves, random_gaussians, screened, some_cameras
 
 from splat_esd.errors import EnvironmentProblem
-from splat_esd.rasterize import cuda, rasterize
+from splat_esd.gaussians import Gaussians
+from splat_esd.rasterize import RenderOutput, cuda, rasterize
 
 BACKGROUND = torch.tensor([[0.2, 0.5, 0.9], [1.0, 0.0, 0.3], [0.0, 0.1, 0.0]]).double()
 OPTIONS = {"near_plane": 0.01, "far_plane": 1e10, "eps2d": 0.3}
@@ -25,8 +26,9 @@ PARAMETERS = {
 
 
 @pytest.fixture(autouse=True)
-def gsplat_on_cpu(monkeypatch):
-    gsplat_oracle.install(monkeypatch)
+def gsplat_on_cpu(monkeypatch, request):
+    if not request.node.get_closest_marker("gpu"):
+        gsplat_oracle.install(monkeypatch)
 
 
 @pytest.fixture(params=[False, True], ids=["unpacked", "packed"])
@@ -232,6 +234,18 @@ def test_a_zero_quaternion_turns_nothing():
     assert torch.equal(draw(upright, cameras).rgb, draw(zero, cameras).rgb)
 
 
+def test_tensors_of_any_layout_are_drawn():
+    scene, cameras = random_gaussians(50, degree=1), some_cameras(2)
+    strided = Gaussians(
+        *(
+            torch.stack([v, v], dim=-1)[..., 0] if v.ndim < 2 else v.mT.contiguous().mT
+            for v in scene.parameters().values()
+        )
+    )
+    assert not strided.sh.is_contiguous()
+    assert_same_picture(draw(scene, cameras), draw(strided, cameras))
+
+
 def test_without_a_gpu_the_backend_says_so(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(EnvironmentProblem, match="PyTorch sees none here; use rasterizer=cpu"):
@@ -320,3 +334,57 @@ def test_gsplats_mcmc_strategy_grows_alike_on_both():
     assert len(params["means"]) == 125
     for name, value in params.items():
         assert torch.allclose(value, ours[name], atol=1e-3), name
+
+
+def by_gpu(gaussians, cameras, *, background=None, **options):
+    out = rasterize(
+        gaussians.to("cuda"),
+        cameras.to("cuda"),
+        backend="cuda",
+        background=None if background is None else background.to("cuda"),
+        **options,
+    )
+    pictures = (picture.cpu() for picture in (out.rgb, out.alpha, out.depth))
+    return RenderOutput(*pictures, out.info)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("antialiased", [False, True])
+def test_a_gpu_draws_what_the_kernels_draw(antialiased):
+    """gsplat is compiled with fast mathematics, hence the tolerances of a scene with flips."""
+    cameras = some_cameras(3)
+    scene = screened(
+        lambda seed: random_gaussians(300, degree=3, seed=seed), cameras, antialiased=antialiased
+    )
+    scene, cameras = astype(scene, torch.float32), astype(cameras, torch.float32)
+    options = {"background": BACKGROUND.float(), "antialiased": antialiased, "absgrad": True}
+    expected, found = by_kernels(scene, cameras, **options), by_gpu(scene, cameras, **options)
+    for name, tolerance in {"rgb": 1e-5, "alpha": 1e-5, "depth": 1e-4}.items():
+        difference = (getattr(found, name) - getattr(expected, name)).abs()
+        assert (difference > tolerance).double().mean() <= 1e-3, name
+        assert difference.max() < 1e-2, name
+    assert_same_gradients(
+        gradients(by_kernels, scene, cameras, **options),
+        gradients(by_gpu, scene, cameras, **options),
+        3e-3,
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_gpu_stands_emptiness_and_poison():
+    cameras = astype(some_cameras(3), torch.float32)
+    nothing = leaves(random_gaussians(0), torch.float32)
+    out = by_gpu(nothing, cameras, background=BACKGROUND.float())
+    assert torch.equal(out.rgb, BACKGROUND.float()[:, None, None].expand_as(out.rgb))
+    weighted(out).backward()
+    assert nothing.means.grad.shape == (0, 3)
+    sick = leaves(random_gaussians(40, degree=1), torch.float32)
+    with torch.no_grad():
+        sick.means[3], sick.quats[4], sick.sh[5], sick.quats[6] = math.nan, math.inf, math.nan, 0
+    out = by_gpu(sick, cameras, antialiased=True)
+    assert out.rgb.isfinite().all()
+    weighted(out).backward()
+    for parameter in sick.parameters().values():
+        assert parameter.grad.isfinite().all()

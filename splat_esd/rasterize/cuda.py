@@ -103,7 +103,7 @@ def _drawable(gaussians: Gaussians) -> list[Tensor]:
     ]
     if not len(gaussians):
         values = [F.pad(v, (0, 0) * (v.ndim - 1) + (0, 1)) for v in values]
-    finite = torch.stack([v.isfinite().view(len(v), -1).all(1) for v in values]).all(0)
+    finite = torch.stack([v.isfinite().reshape(len(v), -1).all(1) for v in values]).all(0)
     values = [torch.where(finite.view(-1, *[1] * (v.ndim - 1)), v, 0) for v in values]
     turned = values[1].any(dim=1, keepdim=True)
     values[1] = torch.where(turned, values[1], values[1].new_tensor([1, 0, 0, 0]))
