@@ -88,7 +88,7 @@ def test_photos_are_taken_from_the_front_as_often_as_the_bias_says():
     front = 0.7 * inside + 0.1 * 0.25 + 0.2 * (1 - inside) / 2
     assert (names == "front").mean() == pytest.approx(front, abs=0.01)
     assert np.abs(azimuth).max() <= math.pi
-    even = [sample_azimuth(rng, Bias(front=0, sides=0)) for _ in range(20000)]
+    even = [sample_azimuth(rng, Bias(front=0.0, sides=0.0)) for _ in range(20000)]
     assert np.histogram(even, 8)[0] / 20000 == pytest.approx(np.full(8, 0.125), abs=0.01)
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Color = tuple[float, float, float]
+Triple = tuple[float | int, float | int, float | int]
+Color = Triple
 
 BLACK: Color = (0.08, 0.07, 0.08)
 WHITE: Color = (0.96, 0.95, 0.92)
@@ -30,8 +31,8 @@ class Part:
     (radians).
     """
 
-    center: tuple[float, float, float]
-    radii: tuple[float, float, float]
+    center: Triple
+    radii: Triple
     color: Color
     pitch: float = 0.0
     roll: float = 0.0
