@@ -84,13 +84,15 @@ class PriorConfig(_Section):
     lora_rank: Count
     lora_learning_rate: Positive
     pullback: Literal["encoder", "decoder"]
+    perp_neg: bool
+    steps_factor: Count
     view_prompts: bool
 
 
 class PerpNegConfig(_Section):
     """The negative prompt, kept perpendicular to the prompt."""
 
-    enabled: bool
+    enabled: bool | None
     weight: Weight
 
 
@@ -234,7 +236,7 @@ class OptimConfig(_Section):
 class RegularizeConfig(_Section):
     """Weights of the terms beside the guidance."""
 
-    haze: Weight
+    cover: Weight
     scale: Weight
     range: Weight
 
@@ -306,8 +308,16 @@ class Config(_Section):
 
     @property
     def total_steps(self) -> int:
-        """Length of the run: `steps`, else the quality's."""
-        return self.quality.steps if self.steps is None else self.steps
+        """Length of the run: `steps`, else the quality's times the prior's factor."""
+        if self.steps is not None:
+            return self.steps
+        return self.quality.steps * self.prior.steps_factor
+
+    @property
+    def perp_neg(self) -> bool:
+        """Whether to use Perp-Neg: the guidance's own, else the prior's."""
+        enabled = self.guidance.perp_neg.enabled
+        return self.prior.perp_neg and self.prior.view_prompts if enabled is None else enabled
 
     @property
     def cfg_scale(self) -> float:

@@ -47,6 +47,7 @@ class SDS:
     Arguments:
         cfg_scale: s of classifier-free guidance  eps_u + s (eps_c - eps_u);  100 is usual for SDS
             on Stable Diffusion.
+        perp_neg: Whether each view is kept from looking like the others.
         steps: Length of the run; the range of t narrows at `config.anneal_at` of it.
     """
 
@@ -59,10 +60,11 @@ class SDS:
         config: GuidanceConfig,
         *,
         cfg_scale: float,
+        perp_neg: bool,
         steps: int,
     ):
         self.prior, self.book, self.config = prior, book, config
-        self.cfg_scale, self.steps = cfg_scale, steps
+        self.cfg_scale, self.perp_neg, self.steps = cfg_scale, perp_neg, steps
         self.evaluations = Evaluations()
         self.stats: dict[str, float] = {}
 
@@ -106,7 +108,7 @@ class SDS:
         """
         negative = self.book.negative.expand(len(z_t), -1, -1)
         texts = [negative, self.book.embed(cameras)]
-        if self.config.perp_neg.enabled:
+        if self.perp_neg:
             texts += list(self.book.opposed(cameras).unbind(1))
         self.evaluations.prior += len(texts)
         rows = len(texts)
@@ -153,10 +155,9 @@ class ESD(SDS):
         config: GuidanceConfig,
         *,
         phi: Phi,
-        cfg_scale: float,
-        steps: int,
+        **options: float | int | bool,
     ):
-        super().__init__(prior, book, config, cfg_scale=cfg_scale, steps=steps)
+        super().__init__(prior, book, config, **options)
         self.phi = phi
 
     def particle_eps(
@@ -220,13 +221,12 @@ def make_guidance(
     book: PromptBook,
     config: GuidanceConfig,
     *,
-    cfg_scale: float,
-    steps: int,
     rank: int,
     seed: int,
+    **options: float | int | bool,
 ) -> SDS:
     """Makes the guidance that the configuration names; `rank` and `seed` are those of a new phi."""
     if config.name == "sds":
-        return SDS(prior, book, config, cfg_scale=cfg_scale, steps=steps)
+        return SDS(prior, book, config, **options)
     phi = Phi(prior, book.plain, rank=rank, seed=seed)
-    return ESD(prior, book, config, phi=phi, cfg_scale=cfg_scale, steps=steps)
+    return ESD(prior, book, config, phi=phi, **options)

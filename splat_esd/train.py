@@ -66,6 +66,7 @@ def make_run(config: Config, prior: Prior) -> Run:
         book,
         config.guidance,
         cfg_scale=config.cfg_scale,
+        perp_neg=config.perp_neg,
         steps=config.total_steps,
         rank=config.lora_rank,
         seed=config.seed,

@@ -99,7 +99,7 @@ def fit_gaussian(lam, *, steps=1500, count=256, time=0.2):
     """
     config = guidance_config("esd", lam, t_min=time, t_max=time + 1e-6, anneal_at=1.0)
     prior, phi = ExactPrior(MEAN, COV), ExactPhi()
-    esd = ESD(prior, NoBook(), config, phi=phi, cfg_scale=1.0, steps=steps)
+    esd = ESD(prior, NoBook(), config, phi=phi, cfg_scale=1.0, perp_neg=False, steps=steps)
     m = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     L = (0.5 * torch.eye(2, dtype=torch.float64)).requires_grad_()
     cameras, optimizer = ring(count, torch.float64), torch.optim.SGD([m, L], lr=1.0)
@@ -151,7 +151,15 @@ def test_when_the_renders_are_the_target_every_gradient_is_exactly_zero():
     count = 16
     prior, phi = ExactPrior(MEAN, COV), ExactPhi()
     phi.x, phi.mean, phi.cov = torch.randn(count, 2, 1, 1, dtype=torch.float64), MEAN, COV
-    esd = ESD(prior, NoBook(), guidance_config("esd", 1.0), phi=phi, cfg_scale=1.0, steps=1)
+    esd = ESD(
+        prior,
+        NoBook(),
+        guidance_config("esd", 1.0),
+        phi=phi,
+        cfg_scale=1.0,
+        perp_neg=False,
+        steps=1,
+    )
     config = guidance_config("esd", 1.0, t_min=0.3, t_max=0.3 + 1e-6, anneal_at=1.0)
     esd.config = config
     z_t = torch.randn(count, 2, 1, 1, dtype=torch.float64)
@@ -182,7 +190,7 @@ def prior(tiny_sd):
 
 def make(prior, config, seed=0, **options):
     book = PromptBook(prior, "a corgi", "", by_view=True)
-    options = {"cfg_scale": 7.5, "steps": 10, "rank": 4} | options
+    options = {"cfg_scale": 7.5, "steps": 10, "rank": 4, "perp_neg": False} | options
     return make_guidance(prior, book, config, seed=seed, **options)
 
 
@@ -291,8 +299,8 @@ def test_the_clamp_bounds_what_guidance_adds_to_the_unconditional_score(prior):
 
 
 def test_perp_neg_keeps_the_prompts_own_direction_and_costs_two_evaluations_more(prior):
-    config = guidance_config("sds", None, perp_neg=PerpNegConfig(enabled=True, weight=2.0))
-    plain, perp = make(prior, guidance_config("sds", None)), make(prior, config)
+    config = guidance_config("sds", None, perp_neg=PerpNegConfig(enabled=None, weight=2.0))
+    plain, perp = make(prior, config), make(prior, config, perp_neg=True)
     z_t, t, _ = noisy(prior)
     with torch.no_grad():
         e_u = prior.eps(z_t, t, prior.encode_text([""] * 3))

@@ -22,13 +22,13 @@ def drawn(alpha, rgb):
 
 def term(out, **weights):
     return regularize(
-        out, GAUSSIANS, **({"haze": 0.0, "scale": 0.0, "range": 0.0} | weights)
+        out, GAUSSIANS, **({"cover": 0.0, "scale": 0.0, "range": 0.0} | weights)
     ).item()
 
 
-def test_haze_is_what_is_neither_there_nor_not():
-    assert term(drawn([0.0, 1.0], [0.0, 0.0]), haze=2.0) == 0.0
-    assert term(drawn([0.5, 1.0], [0.0, 0.0]), haze=2.0) == pytest.approx(2.0)
+def test_cover_is_how_much_of_a_view_is_hidden():
+    assert term(drawn([0.0, 0.0], [0.0, 0.0]), cover=2.0) == 0.0
+    assert term(drawn([0.5, 1.0], [0.0, 0.0]), cover=2.0) == pytest.approx(3.0)
 
 
 def test_range_is_the_squared_excess_of_the_colours():
