@@ -1,0 +1,1 @@
+"""Metrics: what a finished asset is worth."""
