@@ -156,7 +156,7 @@ class Density:
                 f"density would leave none of the {len(doomed)} Gaussians: {int(faint.sum())} are "
                 f"no more opaque than density.prune_opacity = {self.config.prune_opacity:g}, the "
                 f"others larger than density.prune_scale = {self.config.prune_scale:g}; lower the "
-                "one, raise the other, or weaken regularize.haze."
+                "one, raise the other, or weaken regularize.cover."
             )
         return doomed
 
