@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from splat_esd.diffusion.schedule import Schedule
+from splat_esd.diffusion.words import check_words
 from splat_esd.errors import EnvironmentProblem, UsageError
 
 PREDICTIONS = ("epsilon", "v_prediction")
@@ -60,16 +61,9 @@ class Prior:
         Raises:
             UsageError: Naming the word, the words it knows, and the way out.
         """
-        if self.vocabulary is None:
-            return
-        words = re.findall(r"[^\s,.;:!?\"'()]+", prompt.lower())
-        unknown = [word for word in dict.fromkeys(words) if word not in self.vocabulary]
-        if unknown:
-            known = ", ".join(sorted(w for w in self.vocabulary if w.isalnum()))
-            raise UsageError(
-                f"prompt: the prior {self.source} does not know {', '.join(map(repr, unknown))}. "
-                f"It knows: {known}. For any other word use prior=sd21 (on a GPU)."
-            )
+        if self.vocabulary is not None:
+            way_out = "For any other word use prior=sd21 (on a GPU)."
+            check_words(prompt, self.vocabulary, who=f"the prior {self.source}", way_out=way_out)
 
     @torch.no_grad()
     def encode_text(self, prompts: list[str]) -> Float[Tensor, "B L D"]:
