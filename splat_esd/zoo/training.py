@@ -1,0 +1,98 @@
+"""What each training here needs: settings, a budget in minutes, a log, and checkpoints."""
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from splat_esd.errors import UsageError
+
+Settings = TypeVar("Settings")
+
+
+def read_settings(kind: type[Settings], arguments: Sequence[str], *, command: str) -> Settings:
+    """Makes a dataclass of settings from KEY=VALUE arguments.
+
+    Raises:
+        UsageError: If a key is unknown or a value is not of its type.
+    """
+    known = {f.name: f.type for f in fields(kind)}
+    given = {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if key not in known or not equals:
+            raise UsageError(
+                f"{command} takes {', '.join(f'{k}=...' for k in known)}; got {argument}."
+            )
+        try:
+            given[key] = known[key](value)
+        except ValueError:
+            raise UsageError(f"{key}: expected a {known[key].__name__}, got {value}.") from None
+    return kind(**given)
+
+
+class Clock:
+    """A training budget in minutes that survives restarts; tells the learning rate and when to
+    stop.
+    """
+
+    def __init__(self, minutes: float, spent: float = 0.0):
+        self.budget, self.start = 60.0 * minutes, time.monotonic() - spent
+
+    @property
+    def spent(self) -> float:
+        return time.monotonic() - self.start
+
+    @property
+    def running(self) -> bool:
+        return self.spent < self.budget
+
+    def rate(self, peak: float, step: int) -> float:
+        """Returns the learning rate: 200 steps of warm-up, then a cosine over the budget."""
+        done = min(self.spent / self.budget, 1.0)
+        return (
+            peak * min(1.0, (step + 1) / 200) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+        )
+
+
+def descend(
+    loss: Tensor, model: torch.nn.Module, optimizer: torch.optim.Optimizer, rate: float
+) -> None:
+    """Takes one step down the gradient, clipped to norm 1."""
+    if not torch.isfinite(loss):
+        raise FloatingPointError("the loss is not finite; resume from the last checkpoint.")
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def log(path: Path, **values: float) -> None:
+    """Appends one line of JSON."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({k: round(v, 5) for k, v in values.items()}) + "\n")
+
+
+def save(path: Path, *, step: int, spent: float, **parts) -> None:
+    """Writes the state of all parts (models, optimizers, averages) in one move."""
+    state = {name: part.state_dict() for name, part in parts.items()}
+    torch.save(state | {"step": step, "spent": spent}, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)
+
+
+def load(path: Path, **parts) -> tuple[int, float]:
+    """Restores all parts if the file is there; returns the step and the seconds spent, or zeros."""
+    if not path.exists():
+        return 0, 0.0
+    state = torch.load(path, weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return state["step"], state["spent"]
