@@ -6,17 +6,20 @@
 #include <nanobind/stl/tuple.h>
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <tuple>
 #include <vector>
 
+#include "draw.h"
 #include "kernels.h"
 #include "parallel.h"
 #include "tiles.h"
 
 namespace nb = nanobind;
+using namespace nb::literals;
 
 namespace splat {
 namespace {
@@ -31,7 +34,15 @@ template <typename T>
 using Maybe = std::optional<In<T>>;
 
 template <typename T>
+using MaybeOut = std::optional<Out<T>>;
+
+template <typename T>
 const T* data(const Maybe<T>& array) {
+  return array ? array->data() : nullptr;
+}
+
+template <typename T>
+T* data(const MaybeOut<T>& array) {
   return array ? array->data() : nullptr;
 }
 
@@ -47,10 +58,16 @@ struct View {
   int width, height;
   double near_plane, far_plane, eps2d;
   bool antialiased;
+  double radius_clip;
 };
 
+// Gaussians and cameras. Either quats and scales, or covars; no sh: no colours are wanted.
 struct Parameters {
-  In<float> means, quats, scales, opacities, sh, viewmats, Ks;
+  In<float> means;
+  Maybe<float> quats, scales, covars;
+  In<float> opacities;
+  Maybe<float> sh;
+  In<float> viewmats, Ks;
 };
 
 std::vector<Camera> cameras_of(const Parameters& p, const View& view) {
@@ -65,166 +82,302 @@ Scene scene_of(const Parameters& p, const View& view, const std::vector<Camera>&
   Scene scene{};
   scene.n = static_cast<int64_t>(p.means.shape(0));
   scene.camera_count = static_cast<int64_t>(cameras.size());
-  scene.sh_count = static_cast<int>(p.sh.shape(1));
+  scene.sh_count = p.sh ? static_cast<int>(p.sh->shape(1)) : 0;
   if (scene.n * std::max<int64_t>(scene.camera_count, 1) > INT32_MAX) {
     throw std::invalid_argument("more than 2^31 Gaussians times cameras.");
   }
   scene.means = p.means.data();
-  scene.quats = p.quats.data();
-  scene.scales = p.scales.data();
+  scene.quats = data(p.quats);
+  scene.scales = data(p.scales);
+  scene.covars = data(p.covars);
   scene.opacities = p.opacities.data();
-  scene.sh = p.sh.data();
+  scene.sh = data(p.sh);
   scene.cameras = cameras.data();
   scene.width = view.width;
   scene.height = view.height;
   scene.near_plane = view.near_plane;
   scene.far_plane = view.far_plane;
   scene.eps2d = view.eps2d;
+  scene.radius_clip = view.radius_clip;
   scene.antialiased = view.antialiased;
   return scene;
 }
 
+int64_t chunks_of(int64_t n) { return (n + kProjectChunk - 1) / kProjectChunk; }
+
 template <typename Task>
 void in_chunks(int64_t n, int threads, Task task) {
-  parallel_for(threads, (n + kProjectChunk - 1) / kProjectChunk, [&](int64_t chunk) {
+  parallel_for(threads, chunks_of(n), [&](int64_t chunk) {
     task(chunk * kProjectChunk, std::min(n, (chunk + 1) * kProjectChunk));
   });
 }
 
 void project(const Parameters& p, const View& view, Out<float> means2d, Out<float> depths,
-             Out<float> conics, Out<float> opacities, Out<float> colors, Out<float> factors,
+             Out<float> conics, Out<float> opacities, MaybeOut<float> colors, Out<float> factors,
              Out<int32_t> radii, int threads) {
   const std::vector<Camera> cameras = cameras_of(p, view);
   const Scene scene = scene_of(p, view, cameras);
   const Projection out{means2d.data(), depths.data(), conics.data(), opacities.data(),
-                       colors.data(),  factors.data(), radii.data()};
+                       data(colors),   factors.data(), radii.data()};
   const Kernels& k = kernels();
   nb::gil_scoped_release release;
   in_chunks(scene.n, threads,
             [&](int64_t begin, int64_t end) { k.project(scene, out, begin, end); });
 }
 
+// p = R m + t and the centre  -R^-1 t,  whose derivative  -R^-T v_center  is R v_center's opposite.
+void add_viewing(const std::vector<double>& sums, const std::vector<Camera>& cameras,
+                 float* v_viewmats) {
+  const size_t count = cameras.size(), chunks = count ? sums.size() / (count * kViewing) : 0;
+  for (size_t c = 0; c < count; ++c) {
+    double sum[kViewing] = {};
+    for (size_t chunk = 0; chunk < chunks; ++chunk) {
+      for (int k = 0; k < kViewing; ++k) sum[k] += sums[(chunk * count + c) * kViewing + k];
+    }
+    for (int i = 0; i < 3; ++i) {
+      const double* R = cameras[c].R[i];
+      const double by_center = -(R[0] * sum[12] + R[1] * sum[13] + R[2] * sum[14]);
+      float* row = v_viewmats + 16 * c + 4 * i;
+      for (int j = 0; j < 3; ++j) {
+        row[j] = static_cast<float>(sum[3 * i + j] + by_center * cameras[c].center[j]);
+      }
+      row[3] = static_cast<float>(sum[9 + i] + by_center);
+    }
+    for (int j = 0; j < 4; ++j) v_viewmats[16 * c + 12 + j] = 0;
+  }
+}
+
 void project_backward(const Parameters& p, const View& view, In<int32_t> radii,
                       Maybe<float> means2d, Maybe<float> depths, Maybe<float> conics,
                       Maybe<float> opacities, Maybe<float> colors, Out<float> v_means,
-                      Out<float> v_quats, Out<float> v_scales, Out<float> v_opacities,
-                      Out<float> v_sh, int threads) {
+                      MaybeOut<float> v_quats, MaybeOut<float> v_scales, MaybeOut<float> v_covars,
+                      Out<float> v_opacities, MaybeOut<float> v_sh, MaybeOut<float> v_viewmats,
+                      int threads) {
   const std::vector<Camera> cameras = cameras_of(p, view);
   const Scene scene = scene_of(p, view, cameras);
-  const ProjectionGradients g{radii.data(),     data(means2d),   data(depths),
-                              data(conics),     data(opacities), data(colors),
-                              v_means.data(),   v_quats.data(),  v_scales.data(),
-                              v_opacities.data(), v_sh.data()};
+  std::vector<double> viewing;
+  if (v_viewmats) viewing.assign(chunks_of(scene.n) * cameras.size() * kViewing, 0.0);
+  const ProjectionGradients g{radii.data(),     data(means2d),       data(depths),
+                              data(conics),     data(opacities),     data(colors),
+                              v_means.data(),   data(v_quats),       data(v_scales),
+                              data(v_covars),   v_opacities.data(),  data(v_sh),
+                              v_viewmats ? viewing.data() : nullptr};
   const Kernels& k = kernels();
   nb::gil_scoped_release release;
   in_chunks(scene.n, threads,
             [&](int64_t begin, int64_t end) { k.project_backward(scene, g, begin, end); });
+  if (v_viewmats) add_viewing(viewing, cameras, v_viewmats->data());
 }
 
-// records, ids, offsets, entries, masks, visited, touching
-using Plan = std::tuple<Made<float>, Made<int32_t>, Made<int64_t>, Made<int32_t>, Made<int16_t>,
-                        Made<int32_t>, Made<int32_t>>;
-
-Tiles tiles_of(int width, int height, const Record* records, const int64_t* offsets,
-               const int32_t* entries, uint16_t* masks, int32_t* visited, int32_t* touching,
-               const float* background) {
-  return {width,
-          height,
-          (width + kTile - 1) / kTile,
-          (height + kTile - 1) / kTile,
-          records,
-          offsets,
-          entries,
-          masks,
-          visited,
-          touching,
-          background};
+Harmonics harmonics_of(int degree, const In<float>& directions, const In<float>& sh,
+                       const Maybe<bool>& masks) {
+  return {directions.data(), sh.data(), data(masks), (degree + 1) * (degree + 1),
+          static_cast<int64_t>(sh.shape(1))};
 }
 
-Plan blend(In<float> means2d, In<float> depths, In<float> opacities, In<float> colors,
-           In<float> factors, In<int32_t> radii, Maybe<float> background, Out<float> rgb,
-           Out<float> alpha, Out<float> depth, int threads) {
-  const int64_t cameras = static_cast<int64_t>(means2d.shape(0));
-  const int64_t n = static_cast<int64_t>(means2d.shape(1));
-  const int height = static_cast<int>(rgb.shape(1)), width = static_cast<int>(rgb.shape(2));
-  Projection splats{};
-  splats.means2d = const_cast<float*>(means2d.data());
-  splats.depths = const_cast<float*>(depths.data());
-  splats.opacities = const_cast<float*>(opacities.data());
-  splats.colors = const_cast<float*>(colors.data());
-  splats.factors = const_cast<float*>(factors.data());
-  splats.radii = const_cast<int32_t*>(radii.data());
-  const Kernels& k = kernels();
-  Binning b;
-  std::unique_ptr<uint16_t[]> masks;
-  std::unique_ptr<int32_t[]> visited, touching;
-  int64_t tiles = 0;
-  {
-    nb::gil_scoped_release release;
-    b = bin(splats, n, cameras, width, height, threads);
-    masks.reset(new uint16_t[b.couples]);
-    tiles = cameras * ((width + kTile - 1) / kTile) * ((height + kTile - 1) / kTile);
-    visited.reset(new int32_t[tiles]);
-    touching.reset(new int32_t[tiles]);
-    const Tiles t =
-        tiles_of(width, height, b.records.get(), b.offsets.get(), b.entries.get(), masks.get(),
-                 visited.get(), touching.get(), data(background));
-    const Images out{rgb.data(), alpha.data(), depth.data()};
-    parallel_for(threads, tiles, [&](int64_t tile) { k.blend(t, out, tile); });
-  }
-  const size_t v = static_cast<size_t>(b.visible), p = static_cast<size_t>(b.couples);
-  const size_t count = static_cast<size_t>(tiles);
-  std::unique_ptr<int16_t[]> signed_masks(reinterpret_cast<int16_t*>(masks.release()));
-  Record* records = b.records.release();
-  nb::capsule owner(records, [](void* q) noexcept { delete[] static_cast<Record*>(q); });
-  return {Made<float>(records, {v, sizeof(Record) / sizeof(float)}, owner),
-          give(std::move(b.ids), {v}),
-          give(std::move(b.offsets), {count + 1}),
-          give(std::move(b.entries), {p}),
-          give(std::move(signed_masks), {p}),
-          give(std::move(visited), {count}),
-          give(std::move(touching), {count})};
-}
-
-void blend_backward(In<float> records, In<int32_t> ids, In<int64_t> offsets, In<int32_t> entries,
-                    In<int16_t> masks, In<int32_t> visited, In<int32_t> touching,
-                    In<float> conics, In<float> opacities, In<float> rgb, In<float> alpha,
-                    In<float> depth, Maybe<float> v_rgb, Maybe<float> v_alpha,
-                    Maybe<float> v_depth, Out<float> v_means2d,
-                    Out<float> v_depths, Out<float> v_conics, Out<float> v_opacities,
-                    Out<float> v_colors, Out<float> v_background,
-                    std::optional<Out<float>> absolute, int threads) {
-  const int height = static_cast<int>(rgb.shape(1)), width = static_cast<int>(rgb.shape(2));
-  const int64_t tiles = static_cast<int64_t>(visited.shape(0));
-  const int64_t cameras = static_cast<int64_t>(rgb.shape(0));
-  const int64_t couples = static_cast<int64_t>(entries.shape(0));
-  const Record* all = reinterpret_cast<const Record*>(records.data());
-  const Tiles t = tiles_of(
-      width, height, all, offsets.data(), entries.data(),
-      reinterpret_cast<uint16_t*>(const_cast<int16_t*>(masks.data())),
-      const_cast<int32_t*>(visited.data()), const_cast<int32_t*>(touching.data()), nullptr);
-  const SplatGradients out{v_means2d.data(), v_depths.data(), v_conics.data(), v_opacities.data(),
-                           v_colors.data(),  absolute ? absolute->data() : nullptr};
+void spherical_harmonics(int degree, In<float> directions, In<float> sh, Maybe<bool> masks,
+                         Out<float> colors, int threads) {
+  const Harmonics h = harmonics_of(degree, directions, sh, masks);
   const Kernels& k = kernels();
   nb::gil_scoped_release release;
-  std::vector<int64_t> first_rows(tiles + 1, 0), row_of(couples, -1);
-  for (int64_t i = 0; i < tiles; ++i) first_rows[i + 1] = first_rows[i] + t.touching[i];
-  std::unique_ptr<float[]> rows(new float[first_rows[tiles] * kRow]);
-  std::unique_ptr<double[]> grounds(new double[3 * tiles]);
-  const BlendGradients g{rgb.data(),    alpha.data(),  depth.data(),         data(v_rgb),
-                         data(v_alpha), data(v_depth), absolute.has_value(), first_rows.data(),
-                         rows.get(),    row_of.data(), grounds.get()};
-  parallel_for(threads, tiles, [&](int64_t tile) { k.blend_backward(t, g, tile); });
-  gather(all, ids.data(), static_cast<int64_t>(ids.shape(0)), rows.get(), row_of.data(),
-         conics.data(), opacities.data(), out, threads);
-  for (int64_t c = 0; c < cameras; ++c) {
-    const int64_t per_image = tiles / cameras;
-    double sum[3] = {};
-    for (int64_t i = 3 * c * per_image; i < 3 * (c + 1) * per_image; ++i) {
-      sum[i % 3] += grounds[i];
-    }
-    for (int j = 0; j < 3; ++j) v_background.data()[3 * c + j] = static_cast<float>(sum[j]);
+  in_chunks(static_cast<int64_t>(directions.shape(0)), threads, [&](int64_t begin, int64_t end) {
+    k.harmonics(h, colors.data(), begin, end);
+  });
+}
+
+void spherical_harmonics_backward(int degree, In<float> directions, In<float> sh,
+                                  Maybe<bool> masks, In<float> v_colors, Out<float> v_sh,
+                                  MaybeOut<float> v_directions, int threads) {
+  const Harmonics h = harmonics_of(degree, directions, sh, masks);
+  const Kernels& k = kernels();
+  nb::gil_scoped_release release;
+  in_chunks(static_cast<int64_t>(directions.shape(0)), threads, [&](int64_t begin, int64_t end) {
+    k.harmonics_backward(h, v_colors.data(), v_sh.data(), data(v_directions), begin, end);
+  });
+}
+
+// What the backward pass needs of the forward pass:
+// records, ids, offsets, entries, slots, masks, visited, touching
+using Plan = std::tuple<Made<float>, Made<int32_t>, Made<int64_t>, Made<int32_t>, Made<int64_t>,
+                        Made<int16_t>, Made<int32_t>, Made<int32_t>>;
+
+// The same, on its way to Python.
+struct Draft {
+  int64_t visible = 0, couples = 0, tiles = 0, slot_count = 0;
+  std::unique_ptr<Record[]> records;
+  std::unique_ptr<int32_t[]> ids, entries, visited, touching;
+  std::unique_ptr<int64_t[]> offsets, slots;
+  std::unique_ptr<uint16_t[]> masks;
+
+  void make_room(int64_t of_tiles) {
+    tiles = of_tiles;
+    masks.reset(new uint16_t[couples]);
+    visited.reset(new int32_t[tiles]);
+    touching.reset(new int32_t[tiles]);
   }
+
+  Tiles on(int width, int height) const {
+    Tiles t{};
+    t.width = width;
+    t.height = height;
+    t.columns = (width + kTile - 1) / kTile;
+    t.rows = (height + kTile - 1) / kTile;
+    t.records = records.get();
+    t.offsets = offsets.get();
+    t.entries = entries.get();
+    t.masks = masks.get();
+    t.visited = visited.get();
+    t.touching = touching.get();
+    t.slots = slots.get();
+    return t;
+  }
+
+  Plan finish() {
+    const size_t v = static_cast<size_t>(visible), p = static_cast<size_t>(couples);
+    const size_t n = static_cast<size_t>(tiles);
+    std::unique_ptr<int16_t[]> signed_masks(reinterpret_cast<int16_t*>(masks.release()));
+    Record* all = records.release();
+    nb::capsule owner(all, [](void* q) noexcept { delete[] static_cast<Record*>(q); });
+    return {Made<float>(all, {v + 1, sizeof(Record) / sizeof(float)}, owner),
+            give(std::move(ids), {ids ? v : 0}),
+            give(std::move(offsets), {n + 1}),
+            give(std::move(entries), {p}),
+            give(std::move(slots), {static_cast<size_t>(slot_count)}),
+            give(std::move(signed_masks), {p}),
+            give(std::move(visited), {n}),
+            give(std::move(touching), {n})};
+  }
+};
+
+int64_t tiles_of(int64_t cameras, int64_t width, int64_t height) {
+  return cameras * ((width + kTile - 1) / kTile) * ((height + kTile - 1) / kTile);
+}
+
+// Bins and draws. The Gaussians of camera c are [first[c], first[c+1]) of M; with `depth`, which
+// wants three channels, their mean depth too.
+Plan blend(In<float> means2d, In<float> depths, In<float> colors, In<float> factors,
+           In<int32_t> radii, In<int64_t> first, Maybe<float> background, Out<float> picture,
+           Out<float> alpha, MaybeOut<float> depth, int threads) {
+  const int64_t cameras = static_cast<int64_t>(picture.shape(0));
+  const int height = static_cast<int>(picture.shape(1));
+  const int width = static_cast<int>(picture.shape(2));
+  const int channels = static_cast<int>(picture.shape(3));
+  const Flat flat{cameras, first.data(), means2d.data(), depths.data(), radii.data()};
+  const Palette palette{colors.data(), channels, depth.has_value(), depths.data(),
+                        data(background)};
+  Draft draft;
+  {
+    nb::gil_scoped_release release;
+    Binning b = bin(flat, factors.data(), {palette.colors, channels, 0, depth.has_value(), palette.depths}, width,
+                    height, threads);
+    draft.visible = b.visible;
+    draft.couples = b.couples;
+    draft.records = std::move(b.records);
+    draft.ids = std::move(b.ids);
+    draft.offsets = std::move(b.offsets);
+    draft.entries = std::move(b.entries);
+    draft.make_room(tiles_of(cameras, width, height));
+    draw(draft.on(width, height), draft.records.get(), draft.ids.get(), draft.visible, cameras,
+         palette, {picture.data(), alpha.data(), data(depth)}, threads);
+  }
+  return draft.finish();
+}
+
+std::tuple<Made<int32_t>, Made<int64_t>, Made<int32_t>> intersect_tiles(
+    In<float> means2d, In<int32_t> radii, In<float> depths, In<int64_t> first, int tile_size,
+    int columns, int rows, int threads) {
+  const int64_t cameras = static_cast<int64_t>(first.shape(0)) - 1;
+  const Flat flat{cameras, first.data(), means2d.data(), depths.data(), radii.data()};
+  Intersections found;
+  {
+    nb::gil_scoped_release release;
+    found = intersect(flat, tile_size, columns, rows, threads);
+  }
+  const size_t p = static_cast<size_t>(found.couples);
+  return {give(std::move(found.tiles_per_gauss), {means2d.shape(0)}),
+          give(std::move(found.isect_ids), {p}), give(std::move(found.flatten_ids), {p})};
+}
+
+// Draws what the caller has binned: entries of tile i are flatten_ids[offsets[i], offsets[i+1]).
+Plan rasterize(In<float> means2d, In<float> conics, In<float> colors, In<float> opacities,
+               Maybe<float> background, Maybe<bool> masks, In<int64_t> offsets,
+               In<int32_t> flatten_ids, Out<float> picture, Out<float> alpha, int threads) {
+  const int64_t cameras = static_cast<int64_t>(picture.shape(0));
+  const int height = static_cast<int>(picture.shape(1));
+  const int width = static_cast<int>(picture.shape(2));
+  const Palette palette{colors.data(), static_cast<int>(picture.shape(3)), false, nullptr,
+                        data(background)};
+  Draft draft;
+  {
+    nb::gil_scoped_release release;
+    draft.visible = static_cast<int64_t>(means2d.shape(0));
+    draft.couples = static_cast<int64_t>(flatten_ids.shape(0));
+    draft.slot_count = draft.couples;
+    draft.records = records_of(means2d.data(), conics.data(), opacities.data(), draft.visible,
+                               {palette.colors, palette.channels, 0, false, nullptr});
+    draft.entries.reset(new int32_t[draft.couples]);
+    std::copy_n(flatten_ids.data(), draft.couples, draft.entries.get());
+    draft.slots = slots_of(draft.entries.get(), draft.couples, draft.records.get(), draft.visible);
+    draft.make_room(tiles_of(cameras, width, height));
+    draft.offsets.reset(new int64_t[draft.tiles + 1]);
+    std::copy_n(offsets.data(), draft.tiles + 1, draft.offsets.get());
+    Tiles t = draft.on(width, height);
+    t.masks_of_tiles = data(masks);
+    draw(t, draft.records.get(), nullptr, draft.visible, cameras, palette,
+         {picture.data(), alpha.data(), nullptr}, threads);
+  }
+  return draft.finish();
+}
+
+// Back from pictures to Gaussians on image planes, after either of the two above. All v_ arrays
+// that go out are zero on entry.
+void blend_backward(In<float> records, In<int32_t> ids, In<int64_t> offsets, In<int32_t> entries,
+                    In<int64_t> slots, In<int16_t> masks, In<int32_t> visited,
+                    In<int32_t> touching, In<float> conics, In<float> colors,
+                    In<float> opacities, In<float> picture, In<float> alpha, Maybe<float> depth,
+                    Maybe<float> v_picture, Maybe<float> v_alpha, Maybe<float> v_depth,
+                    Out<float> v_means2d, Out<float> v_conics, Out<float> v_colors,
+                    Out<float> v_opacities, MaybeOut<float> v_depths,
+                    MaybeOut<float> v_background, MaybeOut<float> absolute, int threads) {
+  Tiles t{};
+  t.height = static_cast<int>(picture.shape(1));
+  t.width = static_cast<int>(picture.shape(2));
+  t.columns = (t.width + kTile - 1) / kTile;
+  t.rows = (t.height + kTile - 1) / kTile;
+  t.records = reinterpret_cast<const Record*>(records.data());
+  t.offsets = offsets.data();
+  t.entries = entries.data();
+  t.masks = reinterpret_cast<uint16_t*>(const_cast<int16_t*>(masks.data()));
+  t.visited = const_cast<int32_t*>(visited.data());
+  t.touching = const_cast<int32_t*>(touching.data());
+  t.slots = slots.shape(0) ? slots.data() : nullptr;
+  // The records hold the depths of the forward pass.
+  const Palette palette{colors.data(), static_cast<int>(picture.shape(3)), depth.has_value(),
+                        nullptr, nullptr};
+  const PictureGradients pictures{picture.data(), alpha.data(),  data(depth),
+                                  data(v_picture), data(v_alpha), data(v_depth)};
+  const FlatGradients out{v_means2d.data(), v_conics.data(),    v_opacities.data(),
+                          v_colors.data(),  data(v_depths),     data(absolute),
+                          data(v_background)};
+  nb::gil_scoped_release release;
+  draw_backward(t, t.records, ids.shape(0) ? ids.data() : nullptr,
+                static_cast<int64_t>(records.shape(0)) - 1,
+                static_cast<int64_t>(picture.shape(0)),
+                static_cast<int64_t>(entries.shape(0)), palette, pictures, conics.data(),
+                opacities.data(), out, threads);
+}
+
+// Floating-point operations in a second, on one thread: two for each multiply-and-add.
+double fma_rate(double seconds) {
+  using Clock = std::chrono::steady_clock;
+  const Kernels& k = kernels();
+  nb::gil_scoped_release release;
+  const auto begin = Clock::now();
+  double operations = 0, spent = 0;
+  for (; spent < seconds; spent = std::chrono::duration<double>(Clock::now() - begin).count()) {
+    operations += 2 * k.multiply_and_add(100000);
+  }
+  return operations / spent;
 }
 
 }  // namespace
@@ -234,12 +387,20 @@ NB_MODULE(_kernels, m) {
   using namespace splat;
   m.doc() = "The CPU rasteriser of splat-esd; splat_esd.rasterize.cpu is its only door.";
   nb::class_<Parameters>(m, "Parameters")
-      .def(nb::init<In<float>, In<float>, In<float>, In<float>, In<float>, In<float>, In<float>>());
+      .def(nb::init<In<float>, Maybe<float>, Maybe<float>, Maybe<float>, In<float>, Maybe<float>,
+                    In<float>, In<float>>(),
+           "means"_a, "quats"_a.none(), "scales"_a.none(), "covars"_a.none(), "opacities"_a,
+           "sh"_a.none(), "viewmats"_a, "Ks"_a);
   nb::class_<View>(m, "View")
-      .def(nb::init<int, int, double, double, double, bool>());
+      .def(nb::init<int, int, double, double, double, bool, double>());
   m.def("instruction_set", [] { return kernels().name; });
+  m.def("fma_rate", &fma_rate);
   m.def("project", &project);
   m.def("project_backward", &project_backward);
+  m.def("spherical_harmonics", &spherical_harmonics);
+  m.def("spherical_harmonics_backward", &spherical_harmonics_backward);
   m.def("blend", &blend);
+  m.def("intersect", &intersect_tiles);
+  m.def("rasterize", &rasterize);
   m.def("blend_backward", &blend_backward);
 }

@@ -21,7 +21,6 @@ struct Block {
   int columns, rows;  // inside the image; 0 for a block outside
 };
 
-
 // Where a tile lies.
 struct Place {
   int64_t camera;
@@ -166,22 +165,24 @@ void store_rows(const float* values, const Block& block, float* image, int64_t s
 
 void store_block(const Tiles& t, const Place& at, int b, const Block& block, const Pixels& p,
                  const Images& out) {
-  Lanes colors[3] = {p.red, p.green, p.blue};
+  Lanes colors[3] = {p.red, p.green, p.blue}, fourth = p.depth;
   if (t.background) {
-    const float* ground = t.background + 3 * at.camera;
+    const float* ground = t.background + 4 * at.camera;
     for (int k = 0; k < 3; ++k) colors[k] = fma(p.left_over, splat(ground[k]), colors[k]);
+    fourth = fma(p.left_over, splat(ground[3]), fourth);
   }
-  alignas(64) float rgb[3 * kLanes], hidden_rows[kLanes], mean_rows[kLanes];
+  alignas(64) float rgb[3 * kLanes], hidden_rows[kLanes], fourth_rows[kLanes];
   merge_channels(colors, rgb);
   // The sum is exact for faint pixels, where 1 - T has lost its digits, and T for opaque ones.
   const Lanes hidden =
       select(p.left_over > splat(0.5f), p.weight, splat(1.0f) - p.left_over);
   store(hidden_rows, hidden);
-  store(mean_rows, keep(hidden > splat(0.0f), p.depth * reciprocal(hidden)));
+  if (t.mean_depth) fourth = keep(hidden > splat(0.0f), fourth * reciprocal(hidden));
+  store(fourth_rows, fourth);
   const int64_t first = at.first_pixel(t, b);
   store_rows<3>(rgb, block, out.rgb + 3 * first, t.width);
   store_rows<1>(hidden_rows, block, out.alpha + first, t.width);
-  store_rows<1>(mean_rows, block, out.depth + first, t.width);
+  store_rows<1>(fourth_rows, block, out.depth + first, t.width);
 }
 
 void blend(const Tiles& t, const Images& out, int64_t tile) {
@@ -198,7 +199,8 @@ void blend(const Tiles& t, const Images& out, int64_t tile) {
   }
   Record records[kChunk];
   uint16_t masks[kChunk + kLanes], list[kChunk + kLanes];
-  const int64_t begin = t.offsets[tile], end = t.offsets[tile + 1];
+  const bool drawn = t.masks_of_tiles == nullptr || t.masks_of_tiles[tile];
+  const int64_t begin = t.offsets[tile], end = drawn ? t.offsets[tile + 1] : begin;
   int64_t entry = begin;
   int touching = 0;
   while (entry < end && live) {
@@ -230,7 +232,7 @@ struct Adjoint {
   Lanes transmittance;  // 0 once finished
   Lanes rest;           // what the loss owes to the entries still to come and the background
   Lanes red, green, blue, alpha;
-  Lanes depth, mean;    // dL/d(depth) / alpha, and the depth itself
+  Lanes depth, mean;    // dL/d(depth) / alpha, and the depth itself; or dL/d(fourth) and 0
 };
 
 // Sixteen pixels of an image; zeros outside of it, and for no image at all.
@@ -261,12 +263,13 @@ Lanes read_block(const float* image, const Block& block, int64_t first, int64_t 
 }
 
 Adjoint adjoint_of(const Tiles& t, const BlendGradients& g, const Place& at, int b,
-                   const Block& block, Lanes (&v_background)[3]) {
+                   const Block& block, Lanes (&v_background)[4]) {
   Lanes rgb[3], v_rgb[3];
   const int64_t first = at.first_pixel(t, b), stride = t.width;
   read_block(g.rgb, block, first, stride, rgb);
   read_block(g.v_rgb, block, first, stride, v_rgb);
   const Lanes alpha = read_block(g.alpha, block, first, stride);
+  const Lanes depth = read_block(g.depth, block, first, stride);
   const Lanes v_depth = read_block(g.v_depth, block, first, stride);
   Adjoint a;
   a.transmittance = in_image(block);
@@ -274,14 +277,21 @@ Adjoint adjoint_of(const Tiles& t, const BlendGradients& g, const Place& at, int
   a.green = v_rgb[1];
   a.blue = v_rgb[2];
   a.alpha = read_block(g.v_alpha, block, first, stride);
-  a.depth = keep(alpha > splat(0.0f), v_depth * reciprocal(alpha));
-  a.mean = read_block(g.depth, block, first, stride);
-  // The mean depth has no part in this sum: what lies before it and behind it cancels.
   a.rest = fma(v_rgb[0], rgb[0], a.alpha * alpha);
   a.rest = fma(v_rgb[1], rgb[1], a.rest);
   a.rest = fma(v_rgb[2], rgb[2], a.rest);
   const Lanes left_over = splat(1.0f) - alpha;
   for (int k = 0; k < 3; ++k) v_background[k] = fma(left_over, v_rgb[k], v_background[k]);
+  if (t.mean_depth) {
+    // It has no part in the sum: what lies before it and behind it cancels.
+    a.depth = keep(alpha > splat(0.0f), v_depth * reciprocal(alpha));
+    a.mean = depth;
+  } else {
+    a.depth = v_depth;
+    a.mean = splat(0.0f);
+    a.rest = fma(v_depth, depth, a.rest);
+    v_background[3] = fma(left_over, v_depth, v_background[3]);
+  }
   return a;
 }
 
@@ -331,7 +341,7 @@ void backward(const Tiles& t, const BlendGradients& g, int64_t tile) {
   const Place at(t, tile);
   Block blocks[kLanes];
   Adjoint adjoints[kLanes];
-  Lanes v_background[3] = {splat(0.0f), splat(0.0f), splat(0.0f)};
+  Lanes v_background[4] = {splat(0.0f), splat(0.0f), splat(0.0f), splat(0.0f)};
   uint32_t live = 0;
   for (int b = 0; b < kLanes; ++b) {
     blocks[b] = block_of(t, at, b);
@@ -339,11 +349,11 @@ void backward(const Tiles& t, const BlendGradients& g, int64_t tile) {
     live |= static_cast<uint32_t>(blocks[b].columns * blocks[b].rows > 0) << b;
   }
   alignas(64) float lanes[kLanes];
-  for (int k = 0; k < 3; ++k) {
+  for (int k = 0; k < 4; ++k) {
     double total = 0;
     store(lanes, v_background[k]);
     for (int i = 0; i < kLanes; ++i) total += lanes[i];
-    g.v_background[3 * tile + k] = total;
+    g.v_background[4 * tile + k] = total;
   }
   int64_t row = g.first_rows[tile];
   const int64_t begin = t.offsets[tile], end = begin + t.visited[tile];
@@ -364,7 +374,8 @@ void backward(const Tiles& t, const BlendGradients& g, int64_t tile) {
     }
     store(g.rows + kRow * row, sums(sum));
     const int down = at.row - r.top, across = at.column - r.left;
-    g.row_of[r.first + down * static_cast<int64_t>(r.columns) + across] = row++;
+    const int64_t in_box = r.first + down * static_cast<int64_t>(r.columns) + across;
+    g.row_of[t.slots ? t.slots[entry] : in_box] = row++;
   }
 }
 
@@ -380,11 +391,15 @@ void blend_backward(const Tiles& t, const BlendGradients& g, int64_t tile) {
 
 void project(const Scene&, const Projection&, int64_t, int64_t);
 void project_backward(const Scene&, const ProjectionGradients&, int64_t, int64_t);
+void harmonics(const Harmonics&, float*, int64_t, int64_t);
+void harmonics_backward(const Harmonics&, const float*, float*, float*, int64_t, int64_t);
+double multiply_and_add(int64_t);
 
 #define SPLAT_NAME_OF(isa) #isa
 #define SPLAT_NAME(isa) SPLAT_NAME_OF(isa)
 extern const Kernels table;
-const Kernels table = {SPLAT_NAME(SPLAT_ISA), project, project_backward, blend, blend_backward};
+const Kernels table = {SPLAT_NAME(SPLAT_ISA), project,        project_backward, harmonics,
+                       harmonics_backward,    blend,          blend_backward,   multiply_and_add};
 
 }  // namespace SPLAT_ISA
 }  // namespace splat

@@ -26,18 +26,21 @@ struct Camera {
 
 struct Scene {
   int64_t n, camera_count;
-  int sh_count;
-  const float *means, *quats, *scales, *opacities, *sh;  // [N,3] [N,4] [N,3] [N] [N,K,3]
+  int sh_count;  // 0: no colours are wanted
+  const float *means, *opacities, *sh;      // [N,3] [N] [N,K,3]
+  const float *quats, *scales;              // [N,4] [N,3], or in their place
+  const float* covars;                      // [N,6]: xx xy xz yy yz zz
   const Camera* cameras;
   int width, height;
-  double near_plane, far_plane, eps2d;
+  double near_plane, far_plane, eps2d, radius_clip;
   bool antialiased;
 };
 
 // log2 alpha(d) = lo - (s1 dx + s2 dy)^2 - (s3 dy)^2, with d from the mean to the pixel: opacity
 // and log2(e) / 2 are folded into the Cholesky factor of the inverse covariance.
 struct Projection {
-  float *means2d, *depths, *conics, *opacities, *colors;  // [C,N,2] [C,N] [C,N,3] [C,N] [C,N,3]
+  float *means2d, *depths, *conics, *opacities;           // [C,N,2] [C,N] [C,N,3] [C,N]
+  float* colors;                                          // [C,N,3], or null
   float* factors;                                         // [C,N,4]: s1, s2, s3, lo
   int32_t* radii;                                         // [C,N,2], 0 where culled
 };
@@ -45,13 +48,22 @@ struct Projection {
 struct ProjectionGradients {
   const int32_t* radii;                                           // [C,N,2]
   const float *means2d, *depths, *conics, *opacities, *colors;  // any may be null: zero
-  float *v_means, *v_quats, *v_scales, *v_opacities, *v_sh;
+  float *v_means, *v_quats, *v_scales, *v_covars, *v_opacities, *v_sh;  // those of the scene
+  double* viewing;  // [chunks, C, kViewing], zero on entry, or null: v_R, v_t, v_center
+};
+
+// Colours from directions alone.
+struct Harmonics {
+  const float *directions, *sh;  // [M,3] [M,stride,3]
+  const bool* masks;             // [M] or null: all
+  int count;                     // of the coefficients used
+  int64_t stride;
 };
 
 // One visible Gaussian of one camera, in one cache line.
 struct alignas(64) Record {
   float x, y, s1, s2, s3, lo;
-  float red, green, blue, depth;
+  float red, green, blue, depth;      // depth, or a fourth channel
   float dx_per_dy, dy_per_dx;         // where the ellipse is widest, for the test of blocks
   uint16_t left, top, columns, rows;  // its box in tiles
   int64_t first;                      // its couples are [first, first + columns * rows) of P
@@ -66,7 +78,10 @@ struct Tiles {
   uint16_t* masks;                   // [P] blocks that an entry may touch; set as far as visited
   int32_t* visited;                  // [C*T] entries looked at before every pixel was finished
   int32_t* touching;                 // [C*T] those of them whose mask is not 0
-  const float* background;           // [C,3] or null: black
+  const int64_t* slots;              // [P] row of each entry, or null: by record and tile
+  const bool* masks_of_tiles;        // [C*T] or null; false: nothing is drawn there
+  const float* background;           // [C,4] or null: black
+  bool mean_depth;                   // else the fourth channel is one like the others
 };
 
 struct Images {
@@ -82,18 +97,23 @@ struct BlendGradients {
   const int64_t* first_rows;  // [C*T] the first of each tile's rows
   float* rows;                // [Q, kRow]
   int64_t* row_of;            // [P], by record and tile; -1 on entry
-  double* v_background;       // [C*T, 3], per tile
+  double* v_background;       // [C*T, 4], per tile
 };
 
 struct Kernels {
   const char* name;
   void (*project)(const Scene&, const Projection&, int64_t begin, int64_t end);
   void (*project_backward)(const Scene&, const ProjectionGradients&, int64_t begin, int64_t end);
+  void (*harmonics)(const Harmonics&, float* colors, int64_t begin, int64_t end);
+  void (*harmonics_backward)(const Harmonics&, const float* v_colors, float* v_sh,
+                             float* v_directions, int64_t begin, int64_t end);
   void (*blend)(const Tiles&, const Images&, int64_t tile);
   void (*blend_backward)(const Tiles&, const BlendGradients&, int64_t tile);
+  double (*multiply_and_add)(int64_t rounds);  // as many as it can; returns how many
 };
 
 constexpr int64_t kProjectChunk = 256;  // Gaussians per task
+constexpr int kViewing = 15;            // 9 of the rotation, 3 of the translation, 3 of the centre
 
 // The best set of instructions this processor has, or the one that SPLAT_ESD_ISA names. Throws
 // std::runtime_error if that one is unknown, not compiled in, or not there.

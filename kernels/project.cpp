@@ -7,86 +7,37 @@
 #include <cmath>
 #include <cstring>
 
+#include "harmonics.h"
 #include "kernels.h"
-
-#if defined(__clang__)
-#define EACH(i) _Pragma("clang loop vectorize(assume_safety)") for (int i = 0; i < kLanes; ++i)
-#elif defined(__GNUC__)
-#define EACH(i) _Pragma("GCC ivdep") for (int i = 0; i < kLanes; ++i)
-#else
-#define EACH(i) for (int i = 0; i < kLanes; ++i)
-#endif
 
 namespace splat {
 namespace SPLAT_ISA {
 namespace {
 
-using Lane = double[kLanes];
-
 // Sixteen Gaussians in the world. Those that are not finite become zeros and are not usable.
 struct Splats {
-  int64_t first;
-  int count;  // fewer than sixteen at the end of the scene; the last one fills the rest
+  Sixteen at;
   Lane usable, mean[3], unit[4], length, scale[3], opacity, sh[48];
-  Lane R[3][3], M[3][3];  // the rotation; its columns times the scales
+  Lane R[3][3];  // the rotation
+  Lane M[3][3];  // covariance = M M^T: the rotation's columns times the scales
 
-  int64_t at(int i) const { return first + (i < count ? i : count - 1); }
+  explicit Splats(const Sixteen& which) : at(which) {}
 };
 
-bool any(const Lane& flags) {
-  double sum = 0;
-  for (double flag : flags) sum += flag;
-  return sum > 0;
-}
-
-bool all(const Lane& flags) {
-  double sum = 0;
-  for (double flag : flags) sum += flag;
-  return sum == kLanes;
-}
-
-template <int width>
-void load(const float* from, const Splats& s, Lane* to, Lane& usable) {
-  for (int i = 0; i < kLanes; ++i) {
-    const float* p = from + s.at(i) * width;
-    for (int k = 0; k < width; ++k) to[k][i] = p[k];
-  }
-  for (int k = 0; k < width; ++k) {
-    EACH(i) usable[i] = to[k][i] - to[k][i] == 0.0 ? usable[i] : 0.0;
-  }
-}
-
-void load_sh(const float* from, int count, const Splats& s, Lane* to, Lane& usable) {
-  switch (count) {
-    case 1: return load<3>(from, s, to, usable);
-    case 4: return load<12>(from, s, to, usable);
-    case 9: return load<27>(from, s, to, usable);
-    default: return load<48>(from, s, to, usable);
-  }
-}
-
+// Zeros for those of which any number is not finite.
 void drop_unusable(Lane* values, int width, const Lane& usable) {
   for (int k = 0; k < width; ++k) {
     EACH(i) values[k][i] = usable[i] > 0 ? values[k][i] : 0.0;
   }
 }
 
-void load_splats(const Scene& scene, int64_t first, int64_t end, Splats& s) {
-  s.first = first;
-  s.count = static_cast<int>(end - first < kLanes ? end - first : kLanes);
-  EACH(i) s.usable[i] = 1.0;
-  load<3>(scene.means, s, s.mean, s.usable);
-  load<4>(scene.quats, s, s.unit, s.usable);
-  load<3>(scene.scales, s, s.scale, s.usable);
-  load<1>(scene.opacities, s, &s.opacity, s.usable);
-  load_sh(scene.sh, scene.sh_count, s, s.sh, s.usable);
-  if (!all(s.usable)) {
-    drop_unusable(s.mean, 3, s.usable);
-    drop_unusable(s.unit, 4, s.usable);
-    drop_unusable(s.scale, 3, s.usable);
-    drop_unusable(&s.opacity, 1, s.usable);
-    drop_unusable(s.sh, 3 * scene.sh_count, s.usable);
+void find_unusable(const Lane* values, int width, Lane& usable) {
+  for (int k = 0; k < width; ++k) {
+    EACH(i) usable[i] = values[k][i] - values[k][i] == 0.0 ? usable[i] : 0.0;
   }
+}
+
+void rotate_and_scale(Splats& s) {
   EACH(i) {
     double w = s.unit[0][i], x = s.unit[1][i], y = s.unit[2][i], z = s.unit[3][i];
     const double length = std::sqrt(w * w + x * x + y * y + z * z);
@@ -107,6 +58,57 @@ void load_splats(const Scene& scene, int64_t first, int64_t end, Splats& s) {
   for (int r = 0; r < 3; ++r) {
     for (int k = 0; k < 3; ++k) EACH(i) s.M[r][k][i] = s.R[r][k][i] * s.scale[k][i];
   }
+}
+
+// Cholesky's factor of a covariance, which may be flat: a vanishing column stays zero.
+void factorize(const Lane (&c)[6], Lane (&M)[3][3]) {
+  EACH(i) {
+    const double xx = c[0][i], xy = c[1][i], xz = c[2][i], yy = c[3][i], yz = c[4][i];
+    const double a = std::sqrt(xx > 0 ? xx : 0.0), by_a = a > 0 ? 1 / a : 0.0;
+    const double b = xy * by_a, d = xz * by_a;
+    const double ee = yy - b * b, e = std::sqrt(ee > 1e-14 * yy ? ee : 0.0);
+    const double f = (yz - b * d) * (e > 0 ? 1 / e : 0.0);
+    const double gg = c[5][i] - d * d - f * f;
+    M[0][0][i] = a, M[0][1][i] = 0, M[0][2][i] = 0;
+    M[1][0][i] = b, M[1][1][i] = e, M[1][2][i] = 0;
+    M[2][0][i] = d, M[2][1][i] = f, M[2][2][i] = std::sqrt(gg > 0 ? gg : 0.0);
+  }
+}
+
+// Reads numbers of the sixteen, and finds out whom they make unusable.
+template <int width>
+void read(const float* from, const Sixteen& at, Lane* to, Lane& usable) {
+  load<width>(from, width, at, to);
+  find_unusable(to, width, usable);
+}
+
+void load_splats(const Scene& scene, Splats& s) {
+  Lane covariance[6];
+  const int sh = 3 * scene.sh_count;
+  EACH(i) s.usable[i] = 1.0;
+  read<3>(scene.means, s.at, s.mean, s.usable);
+  read<1>(scene.opacities, s.at, &s.opacity, s.usable);
+  if (sh) load_coefficients(scene.sh, sh, scene.sh_count, s.at, s.sh);
+  find_unusable(s.sh, sh, s.usable);
+  if (scene.covars) {
+    read<6>(scene.covars, s.at, covariance, s.usable);
+  } else {
+    read<4>(scene.quats, s.at, s.unit, s.usable);
+    read<3>(scene.scales, s.at, s.scale, s.usable);
+  }
+  const bool spoilt = !all(s.usable);
+  if (spoilt) {
+    drop_unusable(s.mean, 3, s.usable);
+    drop_unusable(&s.opacity, 1, s.usable);
+    drop_unusable(s.sh, sh, s.usable);
+  }
+  if (scene.covars) {
+    if (spoilt) drop_unusable(covariance, 6, s.usable);
+    return factorize(covariance, s.M);
+  }
+  if (spoilt) drop_unusable(s.unit, 4, s.usable);
+  if (spoilt) drop_unusable(s.scale, 3, s.usable);
+  rotate_and_scale(s);
 }
 
 // The same sixteen on one image plane:  cov2d = X X^T + eps2d I, X the 2 x 3 matrix (wide; tall).
@@ -196,69 +198,10 @@ double log2_of(double a) {
   return exponent + half + 2 * kLog2E * t * series;
 }
 
-struct Basis {
-  Lane x, y, z, distance;  // the direction from the camera to the Gaussian
-  Lane value[16];
-};
-
-void directions(const Camera& camera, const Splats& s, Basis& basis) {
-  EACH(i) {
-    const double x = s.mean[0][i] - camera.center[0], y = s.mean[1][i] - camera.center[1];
-    const double z = s.mean[2][i] - camera.center[2];
-    const double length = std::sqrt(x * x + y * y + z * z);
-    basis.distance[i] = length > 1e-12 ? length : 1e-12;
-    basis.x[i] = x / basis.distance[i];
-    basis.y[i] = y / basis.distance[i];
-    basis.z[i] = z / basis.distance[i];
-  }
-}
-
-constexpr double kSH0 = 0.28209479177387814;
-constexpr double kSH1 = 0.4886025119029199;
-constexpr double kSH2[5] = {1.0925484305920792, -1.0925484305920792, 0.31539156525252005,
-                            -1.0925484305920792, 0.5462742152960396};
-constexpr double kSH3[7] = {-0.5900435899266435, 2.890611442640554,   -0.4570457994644658,
-                            0.3731763325901154,  -0.4570457994644658, 1.445305721320277,
-                            -0.5900435899266435};
-
-void evaluate_basis(int count, Basis& basis) {
-  Lane* v = basis.value;
-  EACH(i) v[0][i] = kSH0;
-  if (count < 4) return;
-  EACH(i) {
-    v[1][i] = -kSH1 * basis.y[i];
-    v[2][i] = kSH1 * basis.z[i];
-    v[3][i] = -kSH1 * basis.x[i];
-  }
-  if (count < 9) return;
-  EACH(i) {
-    const double x = basis.x[i], y = basis.y[i], z = basis.z[i];
-    v[4][i] = kSH2[0] * x * y;
-    v[5][i] = kSH2[1] * y * z;
-    v[6][i] = kSH2[2] * (3 * z * z - 1);
-    v[7][i] = kSH2[3] * x * z;
-    v[8][i] = kSH2[4] * (x * x - y * y);
-  }
-  if (count < 16) return;
-  EACH(i) {
-    const double x = basis.x[i], y = basis.y[i], z = basis.z[i];
-    v[9][i] = kSH3[0] * y * (3 * x * x - y * y);
-    v[10][i] = kSH3[1] * x * y * z;
-    v[11][i] = kSH3[2] * y * (5 * z * z - 1);
-    v[12][i] = kSH3[3] * z * (5 * z * z - 3);
-    v[13][i] = kSH3[4] * x * (5 * z * z - 1);
-    v[14][i] = kSH3[5] * z * (x * x - y * y);
-    v[15][i] = kSH3[6] * x * (x * x - 3 * y * y);
-  }
-}
-
-void evaluate_colors(const Splats& s, int count, const Basis& basis, Lane (&color)[3]) {
-  for (int k = 0; k < 3; ++k) {
-    EACH(i) color[k][i] = 0.5;
-    for (int j = 0; j < count; ++j) {
-      EACH(i) color[k][i] += basis.value[j][i] * s.sh[3 * j + k][i];
-    }
-  }
+void look(const Camera& camera, const Splats& s, int count, Basis& basis) {
+  Lane direction[3];
+  for (int k = 0; k < 3; ++k) EACH(i) direction[k][i] = s.mean[k][i] - camera.center[k];
+  evaluate_basis(direction, count, basis);
 }
 
 // What a camera's image needs of the sixteen, before rounding.
@@ -284,7 +227,7 @@ void draw(const Scene& scene, const Camera& camera, const Splats& s, Footprint& 
     const double seen = d.opacity[i] > kAlphaMin ? d.opacity[i] : kAlphaMin;
     d.factor[3][i] = log2_of(seen);
   }
-  const double width = scene.width, height = scene.height;
+  const double width = scene.width, height = scene.height, clip = scene.radius_clip;
   EACH(i) {
     const double bits = d.factor[3][i] - kLog2AlphaMin;
     const double reach = std::sqrt(bits > 0 ? 2 * kLn2 * bits : 0.0);
@@ -295,7 +238,7 @@ void draw(const Scene& scene, const Camera& camera, const Splats& s, Footprint& 
     ry = ry < kRadiusMax ? ry : kRadiusMax;
     const bool inside = (d.u[i] + rx > 0) & (d.u[i] - rx < width) & (d.v[i] + ry > 0) &
                         (d.v[i] - ry < height) & (rx > 0) & (ry > 0) &
-                        (d.opacity[i] >= kAlphaMin);
+                        ((rx > clip) | (ry > clip)) & (d.opacity[i] >= kAlphaMin);
     f.visible[i] = inside ? f.visible[i] : 0.0;
     d.radius[0][i] = rx;
     d.radius[1][i] = ry;
@@ -304,8 +247,8 @@ void draw(const Scene& scene, const Camera& camera, const Splats& s, Footprint& 
 
 void store_drawn(const Splats& s, const Footprint& f, const Drawn& d, int64_t base,
                  const Projection& out) {
-  for (int i = 0; i < s.count; ++i) {
-    const int64_t at = base + s.first + i;
+  for (int i = 0; i < s.at.count; ++i) {
+    const int64_t at = base + s.at.first + i;
     const bool seen = f.visible[i] > 0;
     out.means2d[2 * at] = seen ? static_cast<float>(d.u[i]) : 0.0f;
     out.means2d[2 * at + 1] = seen ? static_cast<float>(d.v[i]) : 0.0f;
@@ -315,8 +258,10 @@ void store_drawn(const Splats& s, const Footprint& f, const Drawn& d, int64_t ba
       out.radii[2 * at + k] = seen ? static_cast<int32_t>(d.radius[k][i]) : 0;
     }
     for (int k = 0; k < 3; ++k) {
-      const double color = d.color[k][i] > 0 ? d.color[k][i] : 0.0;
       out.conics[3 * at + k] = seen ? static_cast<float>(d.conic[k][i]) : 0.0f;
+    }
+    for (int k = 0; k < 3 && out.colors; ++k) {
+      const double color = d.color[k][i] > 0 ? d.color[k][i] : 0.0;
       out.colors[3 * at + k] = seen ? static_cast<float>(color) : 0.0f;
     }
     for (int k = 0; k < 4; ++k) {
@@ -335,11 +280,13 @@ void load_incoming(const ProjectionGradients& g, const Splats& s, int64_t base, 
   const auto read = [&](const float* from, int width, Lane* to) {
     for (int i = 0; i < kLanes; ++i) {
       const bool seen = from != nullptr && f.visible[i] > 0;
-      for (int k = 0; k < width; ++k) to[k][i] = seen ? from[(base + s.at(i)) * width + k] : 0.0;
+      for (int k = 0; k < width; ++k) {
+        to[k][i] = seen ? from[(base + s.at.at(i)) * width + k] : 0.0;
+      }
     }
   };
   for (int i = 0; i < kLanes; ++i) {
-    f.visible[i] = i < s.count && g.radii[2 * (base + s.at(i))] > 0 ? 1.0 : 0.0;
+    f.visible[i] = i < s.at.count && g.radii[2 * (base + s.at.at(i))] > 0 ? 1.0 : 0.0;
   }
   Lane mean[2];
   read(g.means2d, 2, mean);
@@ -355,12 +302,39 @@ void load_incoming(const ProjectionGradients& g, const Splats& s, int64_t base, 
 
 // What leaves for the parameters, summed over cameras.
 struct Outgoing {
-  Lane mean[3], M[3][3], opacity, sh[48];
+  Lane mean[3], M[3][3], covariance[6], opacity, sh[48];
 };
+
+// What leaves for one camera, before it is summed over Gaussians.
+struct Viewing {
+  Lane R[3][3], t[3], center[3];
+};
+
+// cov2d = A Sigma A^T, and so dL/dSigma = A^T dL/dcov2d A; each number off the diagonal stands
+// twice in Sigma.
+void covariance_backward(const Camera& camera, const Footprint& f, const Lane& v_xx,
+                         const Lane& v_xy, const Lane& v_yy, Outgoing& out) {
+  constexpr int kRowOf[6] = {0, 0, 0, 1, 1, 2}, kColumnOf[6] = {0, 1, 2, 1, 2, 2};
+  const auto& R = camera.R;
+  for (int k = 0; k < 6; ++k) {
+    const int p = kRowOf[k], q = kColumnOf[k];
+    const double times = p == q ? 1 : 2;
+    EACH(i) {
+      const double fx = camera.fx / f.z[i], fy = camera.fy / f.z[i];
+      const double wide_p = fx * (R[0][p] - f.held_x[i] * R[2][p]);
+      const double wide_q = fx * (R[0][q] - f.held_x[i] * R[2][q]);
+      const double tall_p = fy * (R[1][p] - f.held_y[i] * R[2][p]);
+      const double tall_q = fy * (R[1][q] - f.held_y[i] * R[2][q]);
+      out.covariance[k][i] +=
+          times * (v_xx[i] * wide_p * wide_q + v_yy[i] * tall_p * tall_q +
+                   0.5 * v_xy[i] * (wide_p * tall_q + wide_q * tall_p));
+    }
+  }
+}
 
 // d cov2d = -conic (d conic) conic, the antialiasing factor, then back through X.
 void footprint_backward(const Scene& scene, const Camera& camera, const Splats& s,
-                        const Footprint& f, const Incoming& in, Outgoing& out) {
+                        const Footprint& f, const Incoming& in, Outgoing& out, Viewing* view) {
   Lane v_xx, v_xy, v_yy;
   EACH(i) {
     const double a = f.yy[i] / f.det[i], b = -f.xy[i] / f.det[i], c = f.xx[i] / f.det[i];
@@ -407,7 +381,19 @@ void footprint_backward(const Scene& scene, const Camera& camera, const Splats& 
       out.M[1][k][i] += R[0][1] * across + R[1][1] * down + R[2][1] * deep;
       out.M[2][k][i] += R[0][2] * across + R[1][2] * down + R[2][2] * deep;
     }
+    if (view == nullptr) continue;
+    for (int r = 0; r < 3; ++r) {
+      EACH(i) {
+        const double v_wide = 2 * v_xx[i] * f.wide[k][i] + v_xy[i] * f.tall[k][i];
+        const double v_tall = 2 * v_yy[i] * f.tall[k][i] + v_xy[i] * f.wide[k][i];
+        const double across = camera.fx / f.z[i] * v_wide, down = camera.fy / f.z[i] * v_tall;
+        view->R[0][r][i] += across * s.M[r][k][i];
+        view->R[1][r][i] += down * s.M[r][k][i];
+        view->R[2][r][i] -= (across * f.held_x[i] + down * f.held_y[i]) * s.M[r][k][i];
+      }
+    }
   }
+  if (scene.covars) covariance_backward(camera, f, v_xx, v_xy, v_yy, out);
   EACH(i) {
     const double by_x = v_held_x[i] * f.free_x[i] / f.z[i];
     const double by_y = v_held_y[i] * f.free_y[i] / f.z[i];
@@ -416,56 +402,32 @@ void footprint_backward(const Scene& scene, const Camera& camera, const Splats& 
     out.mean[0][i] += R[0][0] * x + R[1][0] * y + R[2][0] * z;
     out.mean[1][i] += R[0][1] * x + R[1][1] * y + R[2][1] * z;
     out.mean[2][i] += R[0][2] * x + R[1][2] * y + R[2][2] * z;
+    v_x[i] = x;
+    v_y[i] = y;
+    v_z[i] = z;
   }
-}
-
-void direction_backward(int count, const Basis& basis, const Lane (&g)[16], Outgoing& out) {
-  EACH(i) {
-    const double x = basis.x[i], y = basis.y[i], z = basis.z[i];
-    double dx = -kSH1 * g[3][i], dy = -kSH1 * g[1][i], dz = kSH1 * g[2][i];
-    if (count >= 9) {
-      dx += kSH2[0] * y * g[4][i] + kSH2[3] * z * g[7][i] + 2 * kSH2[4] * x * g[8][i];
-      dy += kSH2[0] * x * g[4][i] + kSH2[1] * z * g[5][i] - 2 * kSH2[4] * y * g[8][i];
-      dz += kSH2[1] * y * g[5][i] + 6 * kSH2[2] * z * g[6][i] + kSH2[3] * x * g[7][i];
-    }
-    if (count >= 16) {
-      dx += kSH3[0] * 6 * x * y * g[9][i] + kSH3[1] * y * z * g[10][i] +
-            kSH3[4] * (5 * z * z - 1) * g[13][i] + kSH3[5] * 2 * x * z * g[14][i] +
-            kSH3[6] * 3 * (x * x - y * y) * g[15][i];
-      dy += kSH3[0] * 3 * (x * x - y * y) * g[9][i] + kSH3[1] * x * z * g[10][i] +
-            kSH3[2] * (5 * z * z - 1) * g[11][i] - kSH3[5] * 2 * y * z * g[14][i] -
-            kSH3[6] * 6 * x * y * g[15][i];
-      dz += kSH3[1] * x * y * g[10][i] + kSH3[2] * 10 * y * z * g[11][i] +
-            kSH3[3] * (15 * z * z - 3) * g[12][i] + kSH3[4] * 10 * x * z * g[13][i] +
-            kSH3[5] * (x * x - y * y) * g[14][i];
-    }
-    const double radial = dx * x + dy * y + dz * z;
-    out.mean[0][i] += (dx - radial * x) / basis.distance[i];
-    out.mean[1][i] += (dy - radial * y) / basis.distance[i];
-    out.mean[2][i] += (dz - radial * z) / basis.distance[i];
+  if (view == nullptr) return;
+  for (int k = 0; k < 3; ++k) {
+    const Lane& v = k == 0 ? v_x : (k == 1 ? v_y : v_z);
+    for (int r = 0; r < 3; ++r) EACH(i) view->R[k][r][i] += v[i] * s.mean[r][i];
+    EACH(i) view->t[k][i] += v[i];
   }
 }
 
 void colors_backward(const Camera& camera, const Splats& s, int count, const Incoming& in,
-                     Outgoing& out) {
+                     Outgoing& out, Viewing* view) {
   Basis basis;
-  directions(camera, s, basis);
-  evaluate_basis(count, basis);
-  Lane color[3], v_color[3], v_basis[16];
-  evaluate_colors(s, count, basis, color);
+  Lane color[3], v_color[3], v_direction[3];
+  look(camera, s, count, basis);
+  evaluate_colors(s.sh, count, basis, 0.5, color);
   for (int k = 0; k < 3; ++k) {
     EACH(i) v_color[k][i] = color[k][i] >= 0 ? in.color[k][i] : 0.0;
   }
-  for (int j = 0; j < count; ++j) {
-    EACH(i) v_basis[j][i] = 0;
-    for (int k = 0; k < 3; ++k) {
-      EACH(i) {
-        v_basis[j][i] += s.sh[3 * j + k][i] * v_color[k][i];
-        out.sh[3 * j + k][i] += basis.value[j][i] * v_color[k][i];
-      }
-    }
+  colors_backward(s.sh, count, basis, v_color, out.sh, v_direction);
+  for (int k = 0; k < 3; ++k) {
+    EACH(i) out.mean[k][i] += v_direction[k][i];
+    if (view) EACH(i) view->center[k][i] -= v_direction[k][i];
   }
-  if (count > 1) direction_backward(count, basis, v_basis, out);
 }
 
 void quats_backward(const Splats& s, const Lane (&v)[3][3], Lane (&v_quat)[4]) {
@@ -487,16 +449,12 @@ void quats_backward(const Splats& s, const Lane (&v)[3][3], Lane (&v_quat)[4]) {
   }
 }
 
-void store(const Splats& s, const Lane* from, int width, float* to) {
-  for (int i = 0; i < s.count; ++i) {
-    for (int k = 0; k < width; ++k) {
-      to[(s.first + i) * width + k] = static_cast<float>(from[k][i]);
-    }
-  }
-}
-
 void store_outgoing(const Scene& scene, const Splats& s, const Outgoing& out,
                     const ProjectionGradients& g) {
+  store(out.mean, 3, 3, s.at, g.v_means);
+  store(&out.opacity, 1, 1, s.at, g.v_opacities);
+  if (g.v_sh) store(out.sh, 3 * scene.sh_count, 3 * scene.sh_count, s.at, g.v_sh);
+  if (scene.covars) return store(out.covariance, 6, 6, s.at, g.v_covars);
   Lane v_rotation[3][3], v_scale[3], v_quat[4];
   for (int k = 0; k < 3; ++k) {
     EACH(i) {
@@ -506,19 +464,25 @@ void store_outgoing(const Scene& scene, const Splats& s, const Outgoing& out,
     }
   }
   quats_backward(s, v_rotation, v_quat);
-  store(s, out.mean, 3, g.v_means);
-  store(s, v_quat, 4, g.v_quats);
-  store(s, v_scale, 3, g.v_scales);
-  store(s, &out.opacity, 1, g.v_opacities);
-  store(s, out.sh, 3 * scene.sh_count, g.v_sh);
+  store(v_quat, 4, 4, s.at, g.v_quats);
+  store(v_scale, 3, 3, s.at, g.v_scales);
+}
+
+// Adds to the fifteen sums of a camera: R, t, centre.
+void add_viewing(const Viewing& view, double* sums) {
+  for (int k = 0; k < 3; ++k) {
+    for (int r = 0; r < 3; ++r) sums[3 * k + r] += total(view.R[k][r]);
+    sums[9 + k] += total(view.t[k]);
+    sums[12 + k] += total(view.center[k]);
+  }
 }
 
 }  // namespace
 
 void project(const Scene& scene, const Projection& out, int64_t begin, int64_t end) {
-  Splats s;
   for (int64_t first = begin; first < end; first += kLanes) {
-    load_splats(scene, first, end, s);
+    Splats s(Sixteen(first, end));
+    load_splats(scene, s);
     for (int64_t c = 0; c < scene.camera_count; ++c) {
       const Camera& camera = scene.cameras[c];
       Footprint f;
@@ -532,11 +496,10 @@ void project(const Scene& scene, const Projection& out, int64_t begin, int64_t e
         project_axes(scene, camera, s, f);
         draw(scene, camera, s, f, d);
       }
-      if (any(f.visible)) {
+      if (scene.sh_count && any(f.visible)) {
         Basis basis;
-        directions(camera, s, basis);
-        evaluate_basis(scene.sh_count, basis);
-        evaluate_colors(s, scene.sh_count, basis, d.color);
+        look(camera, s, scene.sh_count, basis);
+        evaluate_colors(s.sh, scene.sh_count, basis, 0.5, d.color);
       }
       store_drawn(s, f, d, c * scene.n, out);
     }
@@ -545,20 +508,26 @@ void project(const Scene& scene, const Projection& out, int64_t begin, int64_t e
 
 void project_backward(const Scene& scene, const ProjectionGradients& g, int64_t begin,
                       int64_t end) {
-  Splats s;
   Incoming in;
   for (int64_t first = begin; first < end; first += kLanes) {
-    load_splats(scene, first, end, s);
+    Splats s(Sixteen(first, end));
+    load_splats(scene, s);
     Outgoing out{};
     for (int64_t c = 0; c < scene.camera_count; ++c) {
       const Camera& camera = scene.cameras[c];
       Footprint f;
       load_incoming(g, s, c * scene.n, f, in);
       if (!any(f.visible)) continue;
+      Viewing view;
+      Viewing* const wanted = g.viewing ? &view : nullptr;
+      if (wanted) view = Viewing{};
       place_means(camera, s, f);
       project_axes(scene, camera, s, f);
-      footprint_backward(scene, camera, s, f, in, out);
-      colors_backward(camera, s, scene.sh_count, in, out);
+      footprint_backward(scene, camera, s, f, in, out, wanted);
+      if (scene.sh_count) colors_backward(camera, s, scene.sh_count, in, out, wanted);
+      if (wanted) {
+        add_viewing(view, g.viewing + (begin / kProjectChunk * scene.camera_count + c) * kViewing);
+      }
     }
     store_outgoing(scene, s, out, g);
   }

@@ -5,10 +5,11 @@ graph, whose gradient the densification strategies read. What the backward pass 
 tensors that it only reads: it may run twice, never, or not be wanted at all.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, Int32
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -40,6 +41,48 @@ def instruction_set() -> str:
         raise EnvironmentProblem(str(error)) from error
 
 
+def fma_rate(seconds: float = 0.2) -> float:
+    """Measures what one thread multiplies and adds at best, in floating-point operations a second.
+
+    Arguments:
+        seconds: How long to measure.
+    """
+    instruction_set()
+    return _kernels.fma_rate(seconds)
+
+
+@dataclass(frozen=True)
+class View:
+    """What projection asks beside Gaussians and cameras; `rasterize` explains each.
+
+    Arguments:
+        radius_clip: Splats whose radius is at most this, in pixels and along both axes, are culled.
+    """
+
+    width: int
+    height: int
+    near_plane: float
+    far_plane: float
+    eps2d: float
+    antialiased: bool = False
+    radius_clip: float = 0.0
+
+
+class Projected(NamedTuple):
+    """N Gaussians on the image planes of C cameras, zero where culled.
+
+    `factors` holds the ellipses as the blending reads them, and carries no gradient.
+    """
+
+    means2d: Float[Tensor, "C N 2"]
+    depths: Float[Tensor, "C N"]
+    conics: Float[Tensor, "C N 3"]
+    opacities: Float[Tensor, "C N"]
+    colors: Float[Tensor, "C N 3"] | None
+    factors: Float[Tensor, "C N 4"]
+    radii: Int32[Tensor, "C N 2"]
+
+
 def render(
     gaussians: Gaussians,
     cameras: Cameras,
@@ -59,66 +102,134 @@ def render(
         ValueError: If the tensors are not float32 on the CPU.
         EnvironmentProblem: If SPLAT_ESD_ISA asks for what this processor lacks.
     """
-    means = gaussians.means
-    if means.dtype != torch.float32 or means.device.type != "cpu":
-        raise ValueError(
-            f"means: the cpu rasteriser wants float32 on the cpu, got {means.dtype} on "
-            f"{means.device}; convert the Gaussians and cameras, or use rasterizer=reference."
-        )
-    instruction_set()
-    view = (cameras.width, cameras.height, near_plane, far_plane, eps2d, antialiased)
-    means2d, depths, conics, opacities, colors, factors, radii = _Project.apply(
-        means,
+    splats = project(
+        gaussians.means,
         gaussians.quats,
         gaussians.scales,
         gaussians.opacities,
         gaussians.sh,
         cameras.viewmats,
         cameras.Ks,
-        view,
+        View(cameras.width, cameras.height, near_plane, far_plane, eps2d, antialiased),
     )
-    rgb, alpha, depth = _Blend.apply(
-        means2d,
-        depths,
-        conics,
-        opacities,
-        colors,
+    rgb, alpha, depth = blend(
+        splats.means2d,
+        splats.depths,
+        splats.conics,
+        splats.opacities,
+        splats.colors,
+        splats.factors,
+        splats.radii,
         background,
-        factors,
-        radii,
-        (cameras.width, cameras.height),
-        absgrad,
+        size=(cameras.width, cameras.height),
+        absgrad=absgrad,
     )
     info = {
         "width": cameras.width,
         "height": cameras.height,
         "n_cameras": len(cameras),
-        "radii": radii,
-        "means2d": means2d,
-        "depths": depths,
-        "conics": conics,
-        "opacities": opacities,
+        "radii": splats.radii,
+        "means2d": splats.means2d,
+        "depths": splats.depths,
+        "conics": splats.conics,
+        "opacities": splats.opacities,
         "gaussian_ids": None,
     }
     return RenderOutput(rgb, alpha, depth, info)
+
+
+def project(
+    means: Float[Tensor, "N 3"],
+    quats: Float[Tensor, "N 4"] | None,
+    scales: Float[Tensor, "N 3"] | None,
+    opacities: Float[Tensor, " N"],
+    sh: Float[Tensor, "N K 3"] | None,
+    viewmats: Float[Tensor, "C 4 4"],
+    Ks: Float[Tensor, "C 3 3"],
+    view: View,
+    *,
+    covars: Float[Tensor, "N 6"] | None = None,
+) -> Projected:
+    """Projects Gaussians into cameras; kernels/README.md has the equations.
+
+    Gradients reach everything but Ks. Opacities come back dimmed if the view is antialiased.
+
+    Arguments:
+        quats, scales: May both be None if `covars` is given.
+        sh: None if no colours are wanted.
+        covars: xx, xy, xz, yy, yz, zz of the covariances.
+    Raises:
+        ValueError: If the tensors are not float32 on the CPU.
+        EnvironmentProblem: If SPLAT_ESD_ISA asks for what this processor lacks.
+    """
+    if means.dtype != torch.float32 or means.device.type != "cpu":
+        raise ValueError(
+            f"means: the cpu rasteriser wants float32 on the cpu, got {means.dtype} on "
+            f"{means.device}; convert the Gaussians and cameras, or use rasterizer=reference."
+        )
+    instruction_set()
+    return Projected(*_Project.apply(means, quats, scales, covars, opacities, sh, viewmats, Ks, view))
+
+
+def blend(
+    means2d: Float[Tensor, "*M 2"],
+    depths: Float[Tensor, " *M"],
+    conics: Float[Tensor, "*M 3"],
+    opacities: Float[Tensor, " *M"],
+    colors: Float[Tensor, "*M D"],
+    factors: Float[Tensor, "*M 4"],
+    radii: Int32[Tensor, "*M 2"],
+    background: Float[Tensor, "C D"] | None,
+    *,
+    size: tuple[int, int],
+    absgrad: bool = False,
+    first: Int[Tensor, " C+1"] | None = None,
+) -> tuple[
+    Float[Tensor, "C H W D"], Float[Tensor, "C H W 1"], Float[Tensor, "C H W 1"] | None
+]:
+    """Blends projected Gaussians into images: colours of D channels, alpha, and the mean depth.
+
+    The depth is there for three channels only, else None. Gradients reach means2d, conics,
+    opacities, colors, the background, and with three channels depths.
+
+    Arguments:
+        size: Width and height.
+        absgrad: Whether the backward pass leaves  sum |dL/dmeans2d|  over pixels on means2d.
+        first: Where each camera's Gaussians begin, if the arrays are not [C, N, ...] but packed.
+    """
+    if first is None:
+        cameras, n = depths.shape
+        first = torch.arange(cameras + 1) * n
+    return _Blend.apply(
+        means2d, depths, conics, opacities, colors, background, factors, radii, first, size, absgrad
+    )
 
 
 class _Project(torch.autograd.Function):
     """Gaussians to ellipses on image planes."""
 
     @staticmethod
-    def forward(ctx: Any, means, quats, scales, opacities, sh, viewmats, Ks, view):
-        inputs = [_dense(x) for x in (means, quats, scales, opacities, sh, viewmats, Ks)]
+    def forward(ctx: Any, means, quats, scales, covars, opacities, sh, viewmats, Ks, view):
+        inputs = [_dense(x) for x in (means, quats, scales, covars, opacities, sh, viewmats, Ks)]
         cameras, n = len(viewmats), len(means)
         shapes = {
             "means2d": (2,), "depths": (), "conics": (3,), "opacities": (), "colors": (3,),
             "factors": (4,),
         }  # fmt: skip
-        outputs = [means.new_empty(cameras, n, *shape) for shape in shapes.values()]
+        if sh is None:
+            shapes["colors"] = None
+        outputs = [
+            None if shape is None else means.new_empty(cameras, n, *shape)
+            for shape in shapes.values()
+        ]
         radii = torch.empty(cameras, n, 2, dtype=torch.int32)
+        ctx.view = (
+            view.width, view.height, view.near_plane, view.far_plane, view.eps2d, view.antialiased,
+            view.radius_clip,
+        )  # fmt: skip
         _kernels.project(
             _kernels.Parameters(*inputs),
-            _kernels.View(*view),
+            _kernels.View(*ctx.view),
             *outputs,
             radii,
             torch.get_num_threads(),
@@ -126,7 +237,6 @@ class _Project(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(outputs[-1], radii)
         ctx.save_for_backward(*inputs, radii)
-        ctx.view = view
         return *outputs, radii
 
     @staticmethod
@@ -134,12 +244,14 @@ class _Project(torch.autograd.Function):
     def backward(ctx: Any, v_means2d, v_depths, v_conics, v_opacities, v_colors, *_):
         *inputs, radii = ctx.saved_tensors
         incoming = [_dense(v) for v in (v_means2d, v_depths, v_conics, v_opacities, v_colors)]
-        gradients = [torch.empty_like(x) for x in inputs[:5]]
+        gradients = [None if x is None else torch.empty_like(x) for x in inputs[:7]]
+        if not ctx.needs_input_grad[6]:
+            gradients[6] = None
         _kernels.project_backward(
             _kernels.Parameters(*inputs), _kernels.View(*ctx.view), radii, *incoming, *gradients,
             torch.get_num_threads(),
         )  # fmt: skip
-        return *gradients, None, None, None
+        return *gradients, None, None
 
 
 class _Blend(torch.autograd.Function):
@@ -147,41 +259,48 @@ class _Blend(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, means2d, depths, conics, opacities, colors, background, factors, radii, size,
-        absgrad,
+        ctx: Any, means2d, depths, conics, opacities, colors, background, factors, radii, first,
+        size, absgrad,
     ):  # fmt: skip
         width, height = size
-        cameras = len(means2d)
-        rgb = means2d.new_empty(cameras, height, width, 3)
-        alpha, depth = (means2d.new_empty(cameras, height, width, 1) for _ in range(2))
-        splats = [_dense(x) for x in (means2d, depths, opacities, colors, factors)]
+        cameras, channels = len(first) - 1, colors.shape[-1]
+        picture = means2d.new_empty(cameras, height, width, channels)
+        alpha = means2d.new_empty(cameras, height, width, 1)
+        depth = torch.empty_like(alpha) if channels == 3 else None
+        splats = [_dense(x) for x in (means2d, depths, colors, factors, radii, first)]
         plan = _kernels.blend(
-            *splats, radii, _dense(background), rgb, alpha, depth, torch.get_num_threads()
+            *splats, _dense(background), picture, alpha, depth, torch.get_num_threads()
         )
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(means2d, conics, opacities, rgb, alpha, depth, *plan)
+        ctx.save_for_backward(means2d, conics, opacities, colors, picture, alpha, depth, *plan)
         ctx.absgrad = absgrad
-        return rgb, alpha, depth
+        return picture, alpha, depth
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, v_rgb, v_alpha, v_depth):
-        means2d, conics, opacities, rgb, alpha, depth, *plan = ctx.saved_tensors
-        cameras, n = opacities.shape
-        shapes = {"means2d": (2,), "depths": (), "conics": (3,), "opacities": (), "colors": (3,)}
-        gradients = [means2d.new_zeros(cameras, n, *shape) for shape in shapes.values()]
-        v_background = means2d.new_empty(cameras, 3)
-        absolute = torch.zeros_like(gradients[0]) if ctx.absgrad else None
+    def backward(ctx: Any, v_picture, v_alpha, v_depth):
+        means2d, conics, opacities, colors, picture, alpha, depth, *plan = ctx.saved_tensors
+        v_means2d, v_conics, v_opacities, v_colors = (
+            torch.zeros_like(x, memory_format=torch.contiguous_format)
+            for x in (means2d, conics, opacities, colors)
+        )
+        v_depths = None if depth is None else torch.zeros_like(v_opacities)
+        absolute = torch.zeros_like(v_means2d) if ctx.absgrad else None
+        v_background = None
+        if ctx.needs_input_grad[5]:
+            v_background = means2d.new_empty(len(picture), picture.shape[-1])
         _kernels.blend_backward(
-            *plan, conics.detach(), opacities.detach(), rgb.detach(), alpha.detach(),
-            depth.detach(), _dense(v_rgb), _dense(v_alpha), _dense(v_depth), *gradients,
-            v_background, absolute, torch.get_num_threads(),
+            *plan,
+            *(_dense(x) for x in (conics, colors, opacities, picture, alpha, depth)),
+            *(_dense(v) for v in (v_picture, v_alpha, v_depth)),
+            v_means2d, v_conics, v_colors, v_opacities, v_depths, v_background, absolute,
+            torch.get_num_threads(),
         )  # fmt: skip
         if absolute is not None:
             means2d.absgrad = absolute
-        if not ctx.needs_input_grad[5]:
-            v_background = None
-        return *gradients, v_background, None, None, None, None
+        return (
+            v_means2d, v_depths, v_conics, v_opacities, v_colors, v_background, *[None] * 5,
+        )  # fmt: skip
 
 
 def _dense(tensor: Tensor | None) -> Tensor | None:
