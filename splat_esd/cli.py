@@ -29,7 +29,7 @@ Commands
   export from=RUN_OR_PLY   write files from a run or a .ply (export --help)
   view RUN_OR_PLY          look at it in the browser
   doctor                   what this machine can run, and why not the rest
-  zoo train                train the small built-in prior again
+  zoo train | judge        train the small built-in prior, or the judge of its toys, again
 
 Settings are written KEY=VALUE. The ones to know:
   prompt="..."             what to make; any text, taken as it is
@@ -76,10 +76,25 @@ splat-esd doctor
 Tells what this machine can run, and what is missing for the rest. Uses no network.
 """
 
+BENCH_HELP = """\
+splat-esd bench raster [KEY=VALUE...]
+
+Times the CPU rasteriser on seeded scenes, against PyTorch and against what the processor can do.
+Takes about five minutes; leave the machine alone meanwhile.
+
+  quick=true      seconds: shows that it works, and says little
+  only=table      one section: table | costs | curve | busy; all if left out
+  threads=1       of the table and the curve
+  out=FILE.json   where to write every figure
+"""
+
 ZOO_HELP = """\
 splat-esd zoo train [KEY=VALUE...]
+splat-esd zoo judge [KEY=VALUE...]
 
-Trains the small built-in prior again, from its toys; it goes on where it was stopped.
+train: trains the small built-in prior again, from its toys.
+judge: trains the network that tells what a picture shows; metrics ask it, generation never does.
+Both go on where they were stopped.
 """
 
 OUT_OF_MEMORY = "out of memory; try cameras.batch_size=1, quality=draft or a smaller density.cap."
@@ -190,12 +205,23 @@ def _doctor(arguments: list[str]) -> int:
     return examine()
 
 
-def _zoo(arguments: list[str]) -> int:
-    if arguments[:1] != ["train"]:
-        raise UsageError("zoo knows one thing to do: splat-esd zoo train; see zoo --help.")
-    from splat_esd.zoo.train import main as train
+def _bench(arguments: list[str]) -> int:
+    if arguments[:1] != ["raster"]:
+        raise UsageError("bench measures one thing: splat-esd bench raster; see bench --help.")
+    from splat_esd.bench.raster import main as bench
 
-    train(arguments[1:])
+    bench(arguments[1:])
+    return 0
+
+
+def _zoo(arguments: list[str]) -> int:
+    if arguments[:1] == ["train"]:
+        from splat_esd.zoo.train import main
+    elif arguments[:1] == ["judge"]:
+        from splat_esd.zoo.judge_train import main
+    else:
+        raise UsageError("zoo needs to know what to do: splat-esd zoo train or zoo judge.")
+    main(arguments[1:])
     return 0
 
 
@@ -204,6 +230,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "export": _export,
     "view": _view,
     "doctor": _doctor,
+    "bench": _bench,
     "zoo": _zoo,
 }
 
@@ -212,6 +239,7 @@ _HELP = {
     "export": EXPORT_HELP,
     "view": VIEW_HELP,
     "doctor": DOCTOR_HELP,
+    "bench": BENCH_HELP,
     "zoo": ZOO_HELP,
 }
 

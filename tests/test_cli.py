@@ -119,8 +119,8 @@ def test_generate_may_be_left_out(made: list[Config]):
         (["export"], "nothing to export"),
         (["export", "from=no/such"], "there is no file or folder no/such."),
         (["doctor", "now"], "doctor takes no arguments, got now."),
-        (["zoo"], "zoo knows one thing to do: splat-esd zoo train"),
-        (["zoo", "feed"], "zoo knows one thing to do: splat-esd zoo train"),
+        (["zoo"], "zoo needs to know what to do: splat-esd zoo train or zoo judge."),
+        (["zoo", "feed"], "zoo needs to know what to do: splat-esd zoo train or zoo judge."),
     ],
 )
 def test_a_mistake_is_one_line_and_returns_2(
@@ -216,12 +216,14 @@ def test_an_old_terminal_still_gets_the_message():
     assert "\\u67ef" in done.stderr
 
 
-def test_zoo_train_gets_its_own_arguments(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(("model", "module"), [("train", "train"), ("judge", "judge_train")])
+def test_each_training_gets_its_own_arguments(
+    model: str, module: str, monkeypatch: pytest.MonkeyPatch
+):
     given: list[str] = []
-    monkeypatch.setitem(
-        sys.modules, "splat_esd.zoo.train", SimpleNamespace(main=lambda args: given.extend(args))
-    )
-    assert cli.main(["zoo", "train", "out=a, b", "seed=1"]) == 0
+    fake = SimpleNamespace(main=lambda arguments: given.extend(arguments))
+    monkeypatch.setitem(sys.modules, f"splat_esd.zoo.{module}", fake)
+    assert cli.main(["zoo", model, "out=a, b", "seed=1"]) == 0
     assert given == ["out=a, b", "seed=1"]
 
 

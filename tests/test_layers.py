@@ -85,6 +85,16 @@ def test_imports_go_down_only(module):
         assert other not in MUST_NOT_KNOW.get(part, ()), f"{module} must not know {target}"
 
 
+def test_the_judge_is_asked_by_metrics_only():
+    """What generates must not learn what it will be judged by."""
+    allowed = {"cli", "evaluate", "compare", "bench", "metrics"}
+    for module, path in MODULES.items():
+        if module.split(".")[0] in allowed or module.startswith("zoo.judge"):
+            continue
+        known = imports(ast.walk(ast.parse(path.read_text())))
+        assert not {name for name in known if name.startswith("splat_esd.zoo.judge")}, module
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_every_foreign_library_has_its_door(module):
     tree = ast.parse(MODULES[module].read_text())

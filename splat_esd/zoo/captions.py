@@ -61,9 +61,8 @@ class Composition:
             if getattr(self, name) is not None:
                 _check(name, getattr(self, name), known)
         if self.accessory_color is not None and self.accessory is None:
-            raise ValueError(
-                f"accessory_color: nothing is worn that could be {self.accessory_color}."
-            )
+            color = self.accessory_color
+            raise ValueError(f"accessory_color must be None where nothing is worn, got {color!r}.")
 
     def __lt__(self, other: "Composition") -> bool:
         return self._key() < other._key()

@@ -75,7 +75,7 @@ def descend(
     optimizer.zero_grad()
 
 
-def log(path: Path, **values: float) -> None:
+def log(path: Path, **values: float | int) -> None:
     """Appends one line of JSON."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({k: round(v, 5) for k, v in values.items()}) + "\n")

@@ -1,0 +1,77 @@
+import json
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from splat_esd.errors import UsageError
+from splat_esd.zoo.training import Clock, descend, load, log, read_settings, save
+
+
+@dataclass(frozen=True)
+class Settings:
+    out: str = "here"
+    minutes: float = 2.0
+    photos: int = 3
+
+
+def test_settings_are_read_in_their_types():
+    settings = read_settings(Settings, ["minutes=1", "out=a=b"], command="zoo train")
+    assert settings == Settings("a=b", 1.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("epochs=3", r"zoo train takes out=\.\.\., minutes=\.\.\., photos=\.\.\.; got epochs=3\."),
+        ("photos", "zoo train takes .*; got photos"),
+        ("photos=many", "photos: expected a int, got many"),
+    ],
+)
+def test_a_wrong_setting_is_refused(argument: str, expected: str):
+    with pytest.raises(UsageError, match=expected):
+        read_settings(Settings, [argument], command="zoo train")
+
+
+def test_the_clock_goes_on_where_it_stood_and_the_rate_falls_to_a_fiftieth():
+    assert Clock(1.0, 61.0).running is False
+    assert Clock(1.0).running is True
+    assert Clock(1.0).rate(1e-3, 0) == pytest.approx(1e-3 / 200)
+    assert Clock(1.0).rate(1e-3, 1000) == pytest.approx(1e-3, rel=1e-3)
+    assert Clock(1.0, 30.0).rate(1e-3, 1000) == pytest.approx(0.51e-3, rel=1e-2)
+    assert Clock(1.0, 90.0).rate(1e-3, 1000) == pytest.approx(0.02e-3)
+
+
+def test_a_checkpoint_restores_model_and_optimizer(tmp_path):
+    def made():
+        torch.manual_seed(0)
+        model = torch.nn.Linear(2, 1)
+        return model, torch.optim.AdamW(model.parameters())
+
+    (model, optimizer), path = made(), tmp_path / "x.pt"
+    assert load(path, model=model, optimizer=optimizer) == (0, 0.0)
+    descend(model(torch.ones(1, 2)).sum(), model, optimizer, 0.1)
+    save(path, step=1, spent=2.5, model=model, optimizer=optimizer)
+    other, other_optimizer = made()
+    assert not torch.equal(other.weight, model.weight)
+    assert load(path, model=other, optimizer=other_optimizer) == (1, 2.5)
+    assert torch.equal(other.weight, model.weight) and other_optimizer.state_dict()["state"]
+    assert [file.name for file in tmp_path.iterdir()] == ["x.pt"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_training():
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    with pytest.raises(FloatingPointError, match="not finite"):
+        descend(math.nan * model(torch.ones(1, 1)).sum(), model, optimizer, 0.1)
+
+
+def test_the_log_has_a_line_of_json_each_time(tmp_path):
+    log(tmp_path / "log.jsonl", step=1, loss=0.1234567)
+    log(tmp_path / "log.jsonl", step=2, loss=0.1)
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"step": 1, "loss": 0.12346},
+        {"step": 2, "loss": 0.1},
+    ]
