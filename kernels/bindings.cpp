@@ -16,6 +16,7 @@
 #include "draw.h"
 #include "kernels.h"
 #include "parallel.h"
+#include "scratch.h"
 #include "tiles.h"
 
 namespace nb = nanobind;
@@ -47,11 +48,13 @@ T* data(const MaybeOut<T>& array) {
 }
 
 // Hands memory to a tensor, which frees it.
-template <typename T>
-Made<T> give(std::unique_ptr<T[]> memory, std::initializer_list<size_t> shape) {
-  T* raw = memory.release();
-  nb::capsule owner(raw, [](void* p) noexcept { delete[] static_cast<T*>(p); });
-  return Made<T>(raw, shape, owner);
+template <typename T, typename From>
+Made<T> give(Buffer<From> memory, std::initializer_list<size_t> shape) {
+  static_assert(sizeof(From) % sizeof(T) == 0, "a tensor of the same bytes");
+  if (memory.get() == nullptr) memory = Buffer<From>(0);  // a capsule must hold something
+  From* raw = memory.release();
+  nb::capsule owner(raw, [](void* p) noexcept { return_memory(p); });
+  return Made<T>(reinterpret_cast<T*>(raw), shape, owner);
 }
 
 struct View {
@@ -203,17 +206,17 @@ using Plan = std::tuple<Made<float>, Made<int32_t>, Made<int64_t>, Made<int32_t>
 
 // The same, on its way to Python.
 struct Draft {
-  int64_t visible = 0, couples = 0, tiles = 0, slot_count = 0;
-  std::unique_ptr<Record[]> records;
-  std::unique_ptr<int32_t[]> ids, entries, visited, touching;
-  std::unique_ptr<int64_t[]> offsets, slots;
-  std::unique_ptr<uint16_t[]> masks;
+  int64_t visible = 0, couples = 0, tiles = 0;
+  Buffer<Record> records;
+  Buffer<int32_t> ids, entries, visited, touching;
+  Buffer<int64_t> offsets, slots;
+  Buffer<uint16_t> masks;
 
   void make_room(int64_t of_tiles) {
     tiles = of_tiles;
-    masks.reset(new uint16_t[couples]);
-    visited.reset(new int32_t[tiles]);
-    touching.reset(new int32_t[tiles]);
+    masks = Buffer<uint16_t>(couples);
+    visited = Buffer<int32_t>(tiles);
+    touching = Buffer<int32_t>(tiles);
   }
 
   Tiles on(int width, int height) const {
@@ -234,18 +237,15 @@ struct Draft {
 
   Plan finish() {
     const size_t v = static_cast<size_t>(visible), p = static_cast<size_t>(couples);
-    const size_t n = static_cast<size_t>(tiles);
-    std::unique_ptr<int16_t[]> signed_masks(reinterpret_cast<int16_t*>(masks.release()));
-    Record* all = records.release();
-    nb::capsule owner(all, [](void* q) noexcept { delete[] static_cast<Record*>(q); });
-    return {Made<float>(all, {v + 1, sizeof(Record) / sizeof(float)}, owner),
-            give(std::move(ids), {ids ? v : 0}),
-            give(std::move(offsets), {n + 1}),
-            give(std::move(entries), {p}),
-            give(std::move(slots), {static_cast<size_t>(slot_count)}),
-            give(std::move(signed_masks), {p}),
-            give(std::move(visited), {n}),
-            give(std::move(touching), {n})};
+    const size_t n = static_cast<size_t>(tiles), named = ids.size(), slotted = slots.size();
+    return {give<float>(std::move(records), {v + 1, sizeof(Record) / sizeof(float)}),
+            give<int32_t>(std::move(ids), {named}),
+            give<int64_t>(std::move(offsets), {n + 1}),
+            give<int32_t>(std::move(entries), {p}),
+            give<int64_t>(std::move(slots), {slotted}),
+            give<int16_t>(std::move(masks), {p}),
+            give<int32_t>(std::move(visited), {n}),
+            give<int32_t>(std::move(touching), {n})};
   }
 };
 
@@ -294,8 +294,9 @@ std::tuple<Made<int32_t>, Made<int64_t>, Made<int32_t>> intersect_tiles(
     found = intersect(flat, tile_size, columns, rows, threads);
   }
   const size_t p = static_cast<size_t>(found.couples);
-  return {give(std::move(found.tiles_per_gauss), {means2d.shape(0)}),
-          give(std::move(found.isect_ids), {p}), give(std::move(found.flatten_ids), {p})};
+  return {give<int32_t>(std::move(found.tiles_per_gauss), {means2d.shape(0)}),
+          give<int64_t>(std::move(found.isect_ids), {p}),
+          give<int32_t>(std::move(found.flatten_ids), {p})};
 }
 
 // Draws what the caller has binned: entries of tile i are flatten_ids[offsets[i], offsets[i+1]).
@@ -312,14 +313,13 @@ Plan rasterize(In<float> means2d, In<float> conics, In<float> colors, In<float> 
     nb::gil_scoped_release release;
     draft.visible = static_cast<int64_t>(means2d.shape(0));
     draft.couples = static_cast<int64_t>(flatten_ids.shape(0));
-    draft.slot_count = draft.couples;
     draft.records = records_of(means2d.data(), conics.data(), opacities.data(), draft.visible,
                                {palette.colors, palette.channels, 0, false, nullptr});
-    draft.entries.reset(new int32_t[draft.couples]);
+    draft.entries = Buffer<int32_t>(draft.couples);
     std::copy_n(flatten_ids.data(), draft.couples, draft.entries.get());
     draft.slots = slots_of(draft.entries.get(), draft.couples, draft.records.get(), draft.visible);
     draft.make_room(tiles_of(cameras, width, height));
-    draft.offsets.reset(new int64_t[draft.tiles + 1]);
+    draft.offsets = Buffer<int64_t>(draft.tiles + 1);
     std::copy_n(offsets.data(), draft.tiles + 1, draft.offsets.get());
     Tiles t = draft.on(width, height);
     t.masks_of_tiles = data(masks);

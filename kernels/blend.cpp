@@ -375,7 +375,7 @@ void backward(const Tiles& t, const BlendGradients& g, int64_t tile) {
     store(g.rows + kRow * row, sums(sum));
     const int down = at.row - r.top, across = at.column - r.left;
     const int64_t in_box = r.first + down * static_cast<int64_t>(r.columns) + across;
-    g.row_of[t.slots ? t.slots[entry] : in_box] = row++;
+    g.row_of[t.slots ? t.slots[entry] : in_box] = static_cast<int32_t>(row++);
   }
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "parallel.h"
+#include "scratch.h"
 #include "tiles.h"
 
 namespace splat {
@@ -35,7 +36,7 @@ struct Round {
 class Pages {
  public:
   explicit Pages(int64_t pixels)
-      : pixels_(pixels), three_(new float[3 * pixels]), fourth_(new float[pixels]) {}
+      : pixels_(pixels), three_(3 * pixels), fourth_(pixels) {}
 
   float* three() { return three_.get(); }
   float* fourth() { return fourth_.get(); }
@@ -58,7 +59,7 @@ class Pages {
 
  private:
   int64_t pixels_;
-  std::unique_ptr<float[]> three_, fourth_;
+  Buffer<float> three_, fourth_;
 };
 
 std::vector<float> ground_of(const Palette& palette, const Round& round, int64_t cameras) {
@@ -122,15 +123,17 @@ void draw_backward(Tiles t, const Record* records, const int32_t* ids, int64_t v
   const int64_t tiles = tiles_in(t, cameras), pixels = cameras * t.height * t.width;
   const bool direct = palette.mean_depth;
   t.mean_depth = direct;
-  std::vector<int64_t> first_rows(tiles + 1, 0), row_of(couples, -1);
+  std::vector<int64_t> first_rows(tiles + 1, 0);
+  Buffer<int32_t> row_of(couples);
+  std::fill(row_of.begin(), row_of.end(), -1);
   for (int64_t i = 0; i < tiles; ++i) first_rows[i + 1] = first_rows[i] + t.touching[i];
-  std::unique_ptr<float[]> rows(new float[first_rows[tiles] * kRow]);
-  std::unique_ptr<double[]> grounds(new double[4 * tiles]);
+  Buffer<float> rows(first_rows[tiles] * kRow);
+  Buffer<double> grounds(4 * tiles);
   std::unique_ptr<Pages> picture(direct ? nullptr : new Pages(pixels));
   std::unique_ptr<Pages> v_picture(direct || !p.v_colors ? nullptr : new Pages(pixels));
-  std::unique_ptr<Record[]> copies;
+  Buffer<Record> copies;
   if (palette.channels > 4) {
-    copies.reset(new Record[visible + 1]);
+    copies = Buffer<Record>(visible + 1);
     std::copy(records, records + visible + 1, copies.get());
     t.records = copies.get();
   }
@@ -139,7 +142,7 @@ void draw_backward(Tiles t, const Record* records, const int32_t* ids, int64_t v
     BlendGradients g{p.colors,  p.alpha,   p.depth,
                      p.v_colors, channel == 0 ? p.v_alpha : nullptr, p.v_depth,
                      out.absolute != nullptr, first_rows.data(), rows.get(),
-                     row_of.data(), grounds.get()};
+                     row_of.get(), grounds.get()};
     if (!direct) {
       picture->read(p.colors, palette.channels, round, threads);
       g.rgb = picture->three();
@@ -149,13 +152,13 @@ void draw_backward(Tiles t, const Record* records, const int32_t* ids, int64_t v
         g.v_rgb = v_picture->three();
         g.v_depth = round.count > 3 ? v_picture->fourth() : nullptr;
       }
-      if (copies) repaint(copies.get(), ids, visible, palette, round, threads);
+      if (copies.get()) repaint(copies.get(), ids, visible, palette, round, threads);
     }
     parallel_for(threads, tiles, [&](int64_t tile) { k.blend_backward(t, g, tile); });
     const SplatGradients sums{out.means2d,      out.conics, out.opacities, out.colors,
                               palette.channels, channel,    direct,     out.depths,
                               out.absolute};
-    gather(t.records, ids, visible, rows.get(), row_of.data(), conics, opacities, sums, threads);
+    gather(t.records, ids, visible, rows.get(), row_of.get(), conics, opacities, sums, threads);
     if (out.background) {
       add_ground(grounds.get(), tiles / std::max<int64_t>(cameras, 1), palette, round, cameras,
                  out.background);

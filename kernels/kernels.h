@@ -96,7 +96,7 @@ struct BlendGradients {
   bool absolute;
   const int64_t* first_rows;  // [C*T] the first of each tile's rows
   float* rows;                // [Q, kRow]
-  int64_t* row_of;            // [P], by record and tile; -1 on entry
+  int32_t* row_of;            // [P], by record and tile; -1 on entry
   double* v_background;       // [C*T, 4], per tile
 };
 

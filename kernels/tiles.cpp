@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "parallel.h"
 
@@ -92,8 +93,8 @@ void over_slices(int threads, const std::vector<Slices>& cameras, Task task) {
 
 // What one camera sees, in the order of the Gaussians; and the same by depth.
 struct Seen {
-  std::vector<uint64_t> keys, other;           // (depth, which)
-  std::vector<Box> boxes, by_depth;
+  Buffer<uint64_t> keys, other;                // (depth, which)
+  Buffer<Box> boxes, by_depth;
   std::vector<int64_t> visible, couples;       // before each slice, and in all
   std::vector<std::vector<int32_t>> per_tile;  // of each slice
 };
@@ -212,10 +213,9 @@ struct Dealing {
       }
       first[c + 1] = first[c] + seen[c].visible.back();
       first_couple[c + 1] = first_couple[c] + seen[c].couples.back();
-      for (auto* keys : {&seen[c].keys, &seen[c].other}) keys->resize(seen[c].visible.back());
-      for (auto* boxes : {&seen[c].boxes, &seen[c].by_depth}) {
-        boxes->resize(seen[c].visible.back());
-      }
+      const size_t visible = static_cast<size_t>(seen[c].visible.back());
+      for (auto* keys : {&seen[c].keys, &seen[c].other}) *keys = Buffer<uint64_t>(visible);
+      for (auto* boxes : {&seen[c].boxes, &seen[c].by_depth}) *boxes = Buffer<Box>(visible);
     }
   }
 
@@ -278,10 +278,10 @@ Binning bin(const Flat& splats, const float* factors, const Paint& colors, int w
   Binning out;
   out.visible = dealing.first.back();
   out.couples = dealing.first_couple.back();
-  out.records.reset(new Record[out.visible + 1]);
-  out.ids.reset(new int32_t[out.visible]);
-  out.offsets.reset(new int64_t[splats.cameras * grid.tiles() + 1]);
-  out.entries.reset(new int32_t[out.couples]);
+  out.records = Buffer<Record>(out.visible + 1);
+  out.ids = Buffer<int32_t>(out.visible);
+  out.offsets = Buffer<int64_t>(splats.cameras * grid.tiles() + 1);
+  out.entries = Buffer<int32_t>(out.couples);
   over_slices(threads, dealing.slices, [&](int64_t c, int s) {
     Record* records = out.records.get() + dealing.first[c];
     int32_t* ids = out.ids.get() + dealing.first[c];
@@ -311,10 +311,11 @@ Intersections intersect(const Flat& splats, int tile_size, int columns, int rows
   Dealing dealing(splats, grid, threads);
   Intersections out;
   out.couples = dealing.first_couple.back();
-  out.tiles_per_gauss = std::make_unique<int32_t[]>(m);
-  out.isect_ids.reset(new int64_t[out.couples]);
-  out.flatten_ids.reset(new int32_t[out.couples]);
-  std::vector<int32_t> ids(dealing.first.back());
+  out.tiles_per_gauss = Buffer<int32_t>(m);
+  std::fill(out.tiles_per_gauss.begin(), out.tiles_per_gauss.end(), 0);
+  out.isect_ids = Buffer<int64_t>(out.couples);
+  out.flatten_ids = Buffer<int32_t>(out.couples);
+  Buffer<int32_t> ids(dealing.first.back());
   over_slices(threads, dealing.slices, [&](int64_t c, int s) {
     collect_slice(splats, grid, dealing.slices[c], s, dealing.seen[c],
                   [&](int64_t i, int64_t v, const Box& box, int64_t) {
@@ -336,9 +337,9 @@ Intersections intersect(const Flat& splats, int tile_size, int columns, int rows
   return out;
 }
 
-std::unique_ptr<Record[]> records_of(const float* means2d, const float* conics,
-                                     const float* opacities, int64_t count, const Paint& colors) {
-  std::unique_ptr<Record[]> records(new Record[count + 1]);
+Buffer<Record> records_of(const float* means2d, const float* conics, const float* opacities,
+                          int64_t count, const Paint& colors) {
+  Buffer<Record> records(count + 1);
   for (int64_t i = 0; i < count; ++i) {
     const double a = conics[3 * i], b = conics[3 * i + 1], c = conics[3 * i + 2];
     const double half = 0.5 * kLog2E, s1 = std::sqrt(half * std::max(a, 0.0));
@@ -355,20 +356,19 @@ std::unique_ptr<Record[]> records_of(const float* means2d, const float* conics,
   return records;
 }
 
-std::unique_ptr<int64_t[]> slots_of(const int32_t* entries, int64_t couples, Record* records,
-                                    int64_t count) {
+Buffer<int64_t> slots_of(const int32_t* entries, int64_t couples, Record* records, int64_t count) {
   for (int64_t i = 0; i <= count; ++i) records[i].first = 0;
   for (int64_t e = 0; e < couples; ++e) ++records[entries[e] + 1].first;
   for (int64_t i = 0; i < count; ++i) records[i + 1].first += records[i].first;
-  std::vector<int64_t> next(count);
+  Buffer<int64_t> next(count);
   for (int64_t i = 0; i < count; ++i) next[i] = records[i].first;
-  std::unique_ptr<int64_t[]> slots(new int64_t[couples]);
+  Buffer<int64_t> slots(couples);
   for (int64_t e = 0; e < couples; ++e) slots[e] = next[entries[e]]++;
   return slots;
 }
 
 void gather(const Record* records, const int32_t* ids, int64_t visible, const float* rows,
-            const int64_t* row_of, const float* conics, const float* opacities,
+            const int32_t* row_of, const float* conics, const float* opacities,
             const SplatGradients& out, int threads) {
   constexpr int64_t kChunk = 512, kAhead = 16;
   const int64_t couples = records[visible].first;

@@ -1,10 +1,8 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
-#include <vector>
-
 #include "kernels.h"
+#include "scratch.h"
 
 namespace splat {
 
@@ -30,10 +28,10 @@ void paint(Record& record, const Paint& paint, int64_t i);
 // Which Gaussians each tile draws, nearest first, for all cameras.
 struct Binning {
   int64_t visible = 0, couples = 0;
-  std::unique_ptr<Record[]> records;    // [V+1], by camera, then by Gaussian; then one that ends
-  std::unique_ptr<int32_t[]> ids;       // [V] into [M]
-  std::unique_ptr<int64_t[]> offsets;   // [C*T + 1]
-  std::unique_ptr<int32_t[]> entries;   // [P]
+  Buffer<Record> records;   // [V+1], by camera, then by Gaussian; then one that ends
+  Buffer<int32_t> ids;      // [V] into [M]
+  Buffer<int64_t> offsets;  // [C*T + 1]
+  Buffer<int32_t> entries;  // [P]
 };
 
 Binning bin(const Flat& splats, const float* factors, const Paint& colors, int width, int height,
@@ -42,21 +40,20 @@ Binning bin(const Flat& splats, const float* factors, const Paint& colors, int w
 // The same as gsplat tells it: keys of image, tile and depth, and Gaussians in that order.
 struct Intersections {
   int64_t couples = 0;
-  std::unique_ptr<int32_t[]> tiles_per_gauss;  // [M]
-  std::unique_ptr<int64_t[]> isect_ids;        // [P]
-  std::unique_ptr<int32_t[]> flatten_ids;      // [P]
+  Buffer<int32_t> tiles_per_gauss;  // [M]
+  Buffer<int64_t> isect_ids;        // [P]
+  Buffer<int32_t> flatten_ids;      // [P]
 };
 
 Intersections intersect(const Flat& splats, int tile_size, int columns, int rows, int threads);
 
 // Records of all Gaussians as they are given, whoever draws them: [M+1]. The ellipse is factored out
 // of its conic.
-std::unique_ptr<Record[]> records_of(const float* means2d, const float* conics,
-                                     const float* opacities, int64_t count, const Paint& colors);
+Buffer<Record> records_of(const float* means2d, const float* conics, const float* opacities,
+                          int64_t count, const Paint& colors);
 
 // Gives each entry its place among those of its Gaussian, and each record its first: [P].
-std::unique_ptr<int64_t[]> slots_of(const int32_t* entries, int64_t couples, Record* records,
-                                    int64_t count);
+Buffer<int64_t> slots_of(const int32_t* entries, int64_t couples, Record* records, int64_t count);
 
 // Where the gradients of the visible Gaussians go; zero on entry.
 struct SplatGradients {
@@ -71,7 +68,7 @@ struct SplatGradients {
 // Adds up each visible Gaussian's rows, tile by tile in a fixed order: the sum is the same for any
 // number of threads. `ids` may be null: record v is Gaussian v.
 void gather(const Record* records, const int32_t* ids, int64_t visible, const float* rows,
-            const int64_t* row_of, const float* conics, const float* opacities,
+            const int32_t* row_of, const float* conics, const float* opacities,
             const SplatGradients& out, int threads);
 
 }  // namespace splat
