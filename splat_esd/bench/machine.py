@@ -1,0 +1,75 @@
+"""The machine that figures belong to: what it is, whether it is idle, and how to keep it busy."""
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from splat_esd.rasterize import cpu
+
+_IDLE = 0.25  # processes that want to run, per core
+
+# Ends with the program that started it, however that ended.
+_SPIN = """
+import os, sys
+print(flush=True)
+while os.getppid() == int(sys.argv[1]):
+    for _ in range(1_000_000):
+        pass
+"""
+
+
+def describe() -> dict[str, object]:
+    """Names processor, instruction set and cores, and tells the load average."""
+    return {
+        "cpu": _model(),
+        "instruction_set": cpu.instruction_set(),
+        "cores": cores(),
+        "load_average": _load(),
+    }
+
+
+def cores() -> int:
+    """Counts the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def is_busy(load: float | None) -> bool:
+    """Tells whether so many others compute that times mean little."""
+    return load is not None and load > _IDLE * cores()
+
+
+@contextmanager
+def spinning(count: int) -> Iterator[None]:
+    """Keeps so many processes busy with nothing, until the block ends."""
+    command = [sys.executable, "-c", _SPIN, str(os.getpid())]
+    spinners = []
+    try:
+        for _ in range(count):
+            spinners.append(subprocess.Popen(command, stdout=subprocess.PIPE))
+        for spinner in spinners:
+            spinner.stdout.readline()  # now it spins
+        yield
+    finally:
+        for spinner in spinners:
+            spinner.kill()
+            spinner.communicate()
+
+
+def _load() -> float | None:
+    """Returns how many processes wanted to run during the last minute, where the system tells."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def _model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(iter(names), platform.processor() or platform.machine())

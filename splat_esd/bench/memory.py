@@ -1,0 +1,57 @@
+"""How far the process grows while a scene is drawn, measured in a process of its own."""
+
+import gc
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from splat_esd.bench.scenes import Scene
+
+
+def memory_growth(scene: Scene, *, threads: int) -> int | None:
+    """Returns by how many bytes forward and backward together raise the resident set.
+
+    Its peak during the call less what it was before the call: pictures, gradients and all that is
+    kept between the passes. None where the system does not tell.
+    """
+    if sys.platform == "win32":
+        return None
+    # A new process, for in an old one the allocator has room that it was given earlier.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_growth_here, scene, threads).result()
+
+
+def _growth_here(scene: Scene, threads: int) -> int:
+    torch.set_num_threads(threads)
+    Scene(64, 16).build().forward_backward()  # brings in what is loaded once
+    stage = scene.build()
+    gc.collect()
+    peak, before = _peak_from_now()
+    stage.forward_backward()
+    return max(0, peak() - before)
+
+
+def _peak_from_now() -> tuple[Callable[[], int], int]:
+    """Returns how to read the peak since now, and where it stands."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak forgets the past
+        return lambda: _status("VmHWM"), _status("VmRSS")
+    except OSError:
+        return _peak_of_all_time, _peak_of_all_time()
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    value = next(line for line in lines if line.startswith(f"{name}:"))
+    return 1024 * int(value.split()[1])
+
+
+def _peak_of_all_time() -> int:
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
