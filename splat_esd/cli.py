@@ -29,6 +29,7 @@ Commands
   export from=RUN_OR_PLY   write files from a run or a .ply (export --help)
   view RUN_OR_PLY          look at it in the browser
   doctor                   what this machine can run, and why not the rest
+  bench raster             how fast the CPU rasteriser is here
   zoo train | judge        train the small built-in prior, or the judge of its toys, again
 
 Settings are written KEY=VALUE. The ones to know:

@@ -78,14 +78,11 @@ def files_table(files: Sequence[tuple[Path, str]]) -> None:
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints rows under the names of their columns, to stdout, as Markdown has it."""
     wide = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    rule = ["-" * wide[0], *("-" * (width - 1) + ":" for width in wide[1:])]
     _line(_result, f"\n{_printable(title)}\n", style="bold")
-    for row in (columns, None, *rows):
-        if row is None:
-            cells = ["-" * wide[0], *("-" * (width - 1) + ":" for width in wide[1:])]
-        else:
-            first, *rest = map(_printable, row)
-            cells = [first.ljust(wide[0]), *map(str.rjust, rest, wide[1:])]
-        _line(_result, f"| {' | '.join(cells)} |")
+    for first, *rest in (columns, rule, *rows):
+        cells = [first.ljust(wide[0]), *map(str.rjust, rest, wide[1:])]
+        _line(_result, _printable(f"| {' | '.join(cells)} |"))
 
 
 @contextmanager

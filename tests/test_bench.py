@@ -14,7 +14,7 @@ from splat_esd.bench import machine
 from splat_esd.bench.memory import memory_growth
 from splat_esd.bench.pairs import count_pairs
 from splat_esd.bench.raster import read
-from splat_esd.bench.report import SCENES, table_lines
+from splat_esd.bench.report import SCENES, TABLES, table_lines
 from splat_esd.bench.scenes import FILLED, OPACITIES, Scene, short
 from splat_esd.bench.timing import Job, alternate, summarise
 from splat_esd.rasterize import rasterize, reference
@@ -255,6 +255,20 @@ def test_a_mistake_says_what_is_wanted(
     assert said.count("\n") == 1
 
 
+def test_a_scene_too_large_for_the_reference_has_a_dash():
+    times = {"ms": 1.5, "pairs_per_second": 2e9, "fraction_of_bound": 0.25}
+    row = {
+        "scene": {"count": 50_000, "size": 256, "opacity": "low"},
+        "pairs": 3_000_000,
+        "forward": times,
+        "forward_backward": times,
+        "memory_growth_bytes": None,
+        "reference": None,
+    }
+    cells = ["1.5", "2.00", "25 %"]
+    assert table_lines([row]) == [["50k, 256²", "low", "3", *cells, *cells, "-", "-", "-"]]
+
+
 def test_nothing_but_the_command_is_needed():
     asked = read([])
     assert (asked.quick, asked.threads, asked.only, asked.out) == (False, 1, None, None)
@@ -262,7 +276,12 @@ def test_nothing_but_the_command_is_needed():
 
 @pytest.mark.skipif(not ASSET.is_file(), reason="no figures are published yet")
 def test_the_readme_shows_the_published_figures():
-    lines = README.read_text().splitlines()
-    for cells in table_lines(json.loads(ASSET.read_text())["table"]):
-        shown = [[part.strip() for part in line.strip("|").split("|")] for line in lines]
-        assert cells in shown
+    found = json.loads(ASSET.read_text())
+    lines = README.read_text(encoding="utf-8").splitlines()
+    shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    for section, (_, columns, write) in TABLES.items():
+        assert list(columns) in shown
+        for cells in write(found[section]):
+            if section != "table" or "mixed" in cells:
+                assert cells in shown
+    assert found["machine"]["cpu"] in README.read_text(encoding="utf-8")

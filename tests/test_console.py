@@ -144,3 +144,14 @@ def test_the_files_come_with_sizes_and_what_opens_them(
 def test_a_file_that_is_not_there_is_no_result(tmp_path: Path):
     with pytest.raises(FileNotFoundError):
         console.files_table([(tmp_path / "nothing.ply", "")])
+
+
+def test_a_table_is_markdown_and_never_wrapped(capsys: pytest.CaptureFixture[str]):
+    console.table("Speeds", ["scene", "ms"], [["10k, 64", "1.5"], ["w" * 300, "12"]])
+    out, err = capsys.readouterr()
+    title, blank, *lines = out.strip("\n").splitlines()
+    assert (title, blank, err) == ("Speeds", "", "")
+    assert lines[0] == f"| {'scene':<300} |  ms |"
+    assert lines[1] == f"| {'-' * 300} | --: |"
+    assert lines[2] == f"| {'10k, 64':<300} | 1.5 |"
+    assert lines[3] == f"| {'w' * 300} |  12 |"

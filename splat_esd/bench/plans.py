@@ -30,7 +30,7 @@ FULL = Plan(
     cost=(50_000, 512),
     curve=(10_000, 30_000, 100_000, 300_000, 1_000_000),
     curve_size=512,
-    rounds=21,
+    rounds=31,
     reference_every=5,
 )
 QUICK = Plan(
