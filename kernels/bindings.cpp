@@ -128,7 +128,7 @@ void project(const Parameters& p, const View& view, Out<float> means2d, Out<floa
             [&](int64_t begin, int64_t end) { k.project(scene, out, begin, end); });
 }
 
-// p = R m + t and the centre  -R^-1 t,  whose derivative  -R^-T v_center  is R v_center's opposite.
+// p = R m + t,  and the centre c is the last column of the inverse:  dc = -V^-1 dV (c, 1).
 void add_viewing(const std::vector<double>& sums, const std::vector<Camera>& cameras,
                  float* v_viewmats) {
   const size_t count = cameras.size(), chunks = count ? sums.size() / (count * kViewing) : 0;
@@ -146,7 +146,11 @@ void add_viewing(const std::vector<double>& sums, const std::vector<Camera>& cam
       }
       row[3] = static_cast<float>(sum[9 + i] + by_center);
     }
-    for (int j = 0; j < 4; ++j) v_viewmats[16 * c + 12 + j] = 0;
+    const double* center = cameras[c].center;
+    const double last = -(center[0] * sum[12] + center[1] * sum[13] + center[2] * sum[14]);
+    for (int j = 0; j < 4; ++j) {
+      v_viewmats[16 * c + 12 + j] = static_cast<float>(last * (j < 3 ? center[j] : 1.0));
+    }
   }
 }
 

@@ -370,7 +370,7 @@ Buffer<int64_t> slots_of(const int32_t* entries, int64_t couples, Record* record
 void gather(const Record* records, const int32_t* ids, int64_t visible, const float* rows,
             const int32_t* row_of, const float* conics, const float* opacities,
             const SplatGradients& out, int threads) {
-  constexpr int64_t kChunk = 512, kAhead = 16;
+  constexpr int64_t kChunk = 512, kAhead = 48;
   const int64_t couples = records[visible].first;
   parallel_for(threads, (visible + kChunk - 1) / kChunk, [&](int64_t chunk) {
     for (int64_t v = chunk * kChunk; v < std::min(visible, (chunk + 1) * kChunk); ++v) {

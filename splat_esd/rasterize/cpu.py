@@ -69,18 +69,18 @@ class View:
 
 
 class Projected(NamedTuple):
-    """N Gaussians on the image planes of C cameras, zero where culled.
+    """N Gaussians on the image planes of C cameras [C, N, ...], zero where culled; or packed.
 
     `factors` holds the ellipses as the blending reads them, and carries no gradient.
     """
 
-    means2d: Float[Tensor, "C N 2"]
-    depths: Float[Tensor, "C N"]
-    conics: Float[Tensor, "C N 3"]
-    opacities: Float[Tensor, "C N"]
-    colors: Float[Tensor, "C N 3"] | None
-    factors: Float[Tensor, "C N 4"]
-    radii: Int32[Tensor, "C N 2"]
+    means2d: Float[Tensor, "*M 2"]
+    depths: Float[Tensor, " *M"]
+    conics: Float[Tensor, "*M 3"]
+    opacities: Float[Tensor, " *M"]
+    colors: Float[Tensor, "*M 3"] | None
+    factors: Float[Tensor, "*M 4"]
+    radii: Int32[Tensor, "*M 2"]
 
 
 def render(
@@ -183,7 +183,7 @@ def blend(
     *,
     size: tuple[int, int],
     absgrad: bool = False,
-    first: Int[Tensor, " C+1"] | None = None,
+    first: Int[Tensor, " first"] | None = None,
 ) -> tuple[
     Float[Tensor, "C H W D"], Float[Tensor, "C H W 1"], Float[Tensor, "C H W 1"] | None
 ]:
@@ -203,6 +203,61 @@ def blend(
     return _Blend.apply(
         means2d, depths, conics, opacities, colors, background, factors, radii, first, size, absgrad
     )
+
+
+def spherical_harmonics(
+    degree: int, directions: Float[Tensor, "M 3"], sh: Float[Tensor, "M K 3"]
+) -> Float[Tensor, "M 3"]:
+    """Evaluates  sum_k Y_k(d / |d|) sh_k  for degrees 0 to 3; gradients reach both tensors."""
+    return _Harmonics.apply(degree, directions, sh)
+
+
+def intersect(
+    means2d: Float[Tensor, "*M 2"],
+    radii: Int32[Tensor, "*M 2"],
+    depths: Float[Tensor, " *M"],
+    first: Int[Tensor, " first"],
+    *,
+    tile_size: int,
+    columns: int,
+    rows: int,
+) -> tuple[Int32[Tensor, " M"], Int[Tensor, " P"], Int32[Tensor, " P"]]:
+    """Lists which splats touch which tiles, nearest first, in gsplat's form.
+
+    Returns:
+        How many tiles each splat touches; keys (camera, tile, depth bits), ascending; and whose
+        they are, counted through all cameras.
+    """
+    instruction_set()
+    return _kernels.intersect(
+        _dense(means2d.reshape(-1, 2)), _dense(radii.reshape(-1, 2)), _dense(depths.reshape(-1)),
+        first, tile_size, columns, rows, torch.get_num_threads(),
+    )  # fmt: skip
+
+
+class _Harmonics(torch.autograd.Function):
+    """Colours from directions."""
+
+    @staticmethod
+    def forward(ctx: Any, degree, directions, sh):
+        ctx.degree = degree
+        ctx.save_for_backward(_dense(directions), _dense(sh))
+        colors = torch.empty_like(directions, memory_format=torch.contiguous_format)
+        _kernels.spherical_harmonics(
+            degree, *ctx.to_save, None, colors, torch.get_num_threads()
+        )
+        return colors
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v_colors):
+        directions, sh = ctx.saved_tensors
+        v_directions, v_sh = torch.empty_like(directions), torch.zeros_like(sh)
+        _kernels.spherical_harmonics_backward(
+            ctx.degree, directions, sh, None, _dense(v_colors), v_sh, v_directions,
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return None, v_directions, v_sh
 
 
 class _Project(torch.autograd.Function):
