@@ -85,7 +85,7 @@ Takes about five minutes; leave the machine alone meanwhile.
 
   quick=true      seconds: shows that it works, and says little
   only=table      one section: table | costs | curve | busy; all if left out
-  threads=1       of the table and the curve
+  threads=1       of table, costs and curve; more than one are timed by the wall clock
   out=FILE.json   where to write every figure
 """
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import signal
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -22,8 +23,12 @@ def memory_growth(scene: Scene, *, threads: int) -> int | None:
     if sys.platform == "win32":
         return None
     # A new process, for in an old one the allocator has room that it was given earlier.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), _leave_ctrl_c_to_the_parent) as pool:
         return pool.submit(_growth_here, scene, threads).result()
+
+
+def _leave_ctrl_c_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _growth_here(scene: Scene, threads: int) -> int:
