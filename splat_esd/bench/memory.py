@@ -23,12 +23,10 @@ def memory_growth(scene: Scene, *, threads: int) -> int | None:
     if sys.platform == "win32":
         return None
     # A new process, for in an old one the allocator has room that it was given earlier.
-    with ProcessPoolExecutor(1, get_context("spawn"), _leave_ctrl_c_to_the_parent) as pool:
+    # Ctrl-C is for the parent to answer, in one line.
+    deaf = (signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    with ProcessPoolExecutor(1, get_context("spawn"), *deaf) as pool:
         return pool.submit(_growth_here, scene, threads).result()
-
-
-def _leave_ctrl_c_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _growth_here(scene: Scene, threads: int) -> int:
