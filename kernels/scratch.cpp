@@ -10,7 +10,11 @@ namespace splat {
 namespace {
 
 constexpr size_t kLine = 64;
+#if defined(__SANITIZE_ADDRESS__)
+constexpr size_t kWorthKeeping = ~size_t{0};  // it sees no overflow into a block that is kept
+#else
 constexpr size_t kWorthKeeping = 32 << 10;  // the allocator is quick with what is smaller
+#endif
 constexpr size_t kKept = 256 << 20;         // bytes; what is beyond goes back, oldest first
 
 // Before every block, a line that says how long the block is.
@@ -20,6 +24,7 @@ struct Header {
 
 // Sizes are rounded up by an eighth at most, so that arrays which grow find room in old blocks.
 size_t rounded(size_t bytes) {
+  if (bytes < kWorthKeeping) return bytes;
   size_t step = kLine;
   while (step * 16 <= bytes) step *= 2;
   return (bytes + step - 1) / step * step;
@@ -29,7 +34,8 @@ char* allocate(size_t bytes) {
 #if defined(_MSC_VER)
   void* raw = _aligned_malloc(kLine + bytes, kLine);
 #else
-  void* raw = std::aligned_alloc(kLine, kLine + bytes);
+  void* raw = nullptr;
+  if (posix_memalign(&raw, kLine, kLine + bytes) != 0) raw = nullptr;
 #endif
   if (raw == nullptr) throw std::bad_alloc();
   reinterpret_cast<Header*>(raw)->bytes = bytes;

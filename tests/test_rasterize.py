@@ -168,8 +168,8 @@ def test_no_gaussians_show_the_background(backend):
     assert out.info["means2d"].shape == (2, 0, 2)
 
 
-def some_cameras_32():
-    return astype(some_cameras(), torch.float32)
+def some_cameras_32(count=2):
+    return astype(some_cameras(count), torch.float32)
 
 
 def test_what_is_behind_the_camera_is_not_drawn(backend):
@@ -265,9 +265,10 @@ def test_a_camera_alone_sees_what_it_sees_among_others(backend):
         assert torch.equal(backend.draw(gaussians, cameras[i]).rgb[0], together.rgb[i])
 
 
-def test_the_number_of_threads_changes_nothing():
-    gaussians = astype(random_gaussians(2000, degree=1), torch.float32)
-    cameras = some_cameras_32()
+@pytest.mark.parametrize(("count", "cameras"), [(2000, 2), (40_000, 1), (40_000, 3)])
+def test_the_number_of_threads_changes_nothing(count, cameras):
+    gaussians = astype(random_gaussians(count, degree=1), torch.float32)
+    cameras = some_cameras_32(cameras)
     before = torch.get_num_threads()
     pictures = []
     try:

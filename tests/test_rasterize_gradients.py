@@ -221,7 +221,8 @@ def test_cameras_add_up(backend):
         assert (value.grad - other).norm() <= 1e-5 * other.norm(), name
 
 
-def test_gradients_are_the_same_bits_on_any_number_of_threads():
+@pytest.mark.parametrize("count", [2000, 40_000])
+def test_gradients_are_the_same_bits_on_any_number_of_threads(count):
     before = torch.get_num_threads()
     found = []
     try:
@@ -230,7 +231,7 @@ def test_gradients_are_the_same_bits_on_any_number_of_threads():
             found.append(
                 gradients(
                     Backend("cpu"),
-                    random_gaussians(2000, degree=1),
+                    random_gaussians(count, degree=1),
                     some_cameras(),
                     torch.float32,
                     loss=LOSSES["everything"],

@@ -168,7 +168,9 @@ def project(
             f"{means.device}; convert the Gaussians and cameras, or use rasterizer=reference."
         )
     instruction_set()
-    return Projected(*_Project.apply(means, quats, scales, covars, opacities, sh, viewmats, Ks, view))
+    return Projected(
+        *_Project.apply(means, quats, scales, covars, opacities, sh, viewmats, Ks, view)
+    )
 
 
 def blend(
@@ -184,9 +186,7 @@ def blend(
     size: tuple[int, int],
     absgrad: bool = False,
     first: Int[Tensor, " first"] | None = None,
-) -> tuple[
-    Float[Tensor, "C H W D"], Float[Tensor, "C H W 1"], Float[Tensor, "C H W 1"] | None
-]:
+) -> tuple[Float[Tensor, "C H W D"], Float[Tensor, "C H W 1"], Float[Tensor, "C H W 1"] | None]:
     """Blends projected Gaussians into images: colours of D channels, alpha, and the mean depth.
 
     The depth is there for three channels only, else None. Gradients reach means2d, conics,
@@ -243,9 +243,7 @@ class _Harmonics(torch.autograd.Function):
         ctx.degree = degree
         ctx.save_for_backward(_dense(directions), _dense(sh))
         colors = torch.empty_like(directions, memory_format=torch.contiguous_format)
-        _kernels.spherical_harmonics(
-            degree, *ctx.to_save, None, colors, torch.get_num_threads()
-        )
+        _kernels.spherical_harmonics(degree, *ctx.to_save, None, colors, torch.get_num_threads())
         return colors
 
     @staticmethod

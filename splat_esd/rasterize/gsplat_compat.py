@@ -132,7 +132,9 @@ def rasterization(
         "n_batches": 1,
         "n_cameras": len(viewmats),
     }
-    images, alphas = _draw(splats, colors, backgrounds, first, (width, height), render_mode, absgrad)
+    images, alphas = _draw(
+        splats, colors, backgrounds, first, (width, height), render_mode, absgrad
+    )
     return images, alphas, meta
 
 
