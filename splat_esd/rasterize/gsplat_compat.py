@@ -62,9 +62,9 @@ def rasterization(
 ) -> tuple[Float[Tensor, "C H W X"], Float[Tensor, "C H W 1"], Meta]:
     """Draws as `gsplat.rasterization` of version 1.5 does, with our C++ kernels.
 
-    Arguments mean what they mean there, without batch dimensions. `tile_size` decides only what meta says of tiles;
-    `channel_chunk` and `segmented` change nothing. Gradients reach means, quats, scales, opacities,
-    colors, backgrounds, viewmats and covars.
+    Arguments mean what they mean there, without batch dimensions. `tile_size` decides only what
+    meta says of tiles; `channel_chunk` and `segmented` change nothing. Gradients reach means, quats,
+    scales, opacities, colors, backgrounds, viewmats and covars.
 
     Returns:
         Colours with X channels (D, 1 for the modes D and ED, D + 1 for RGB+D and RGB+ED), alphas,
@@ -169,7 +169,7 @@ def _draw(splats, colors, backgrounds, first, size, render_mode, absgrad):
 
 def _pack(splats, colors):
     """Keeps the visible couples of camera and Gaussian only, camera by camera."""
-    cameras, n = splats.depths.shape
+    n = splats.depths.shape[1]
     visible = (splats.radii > 0).all(-1)
     which = visible.flatten().nonzero().squeeze(-1)
     first = torch.nn.functional.pad(visible.sum(1).cumsum(0), (1, 0))
