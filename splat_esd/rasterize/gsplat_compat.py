@@ -63,8 +63,8 @@ def rasterization(
     """Draws as `gsplat.rasterization` of version 1.5 does, with our C++ kernels.
 
     Arguments mean what they mean there, without batch dimensions. `tile_size` decides only what
-    meta says of tiles; `channel_chunk` and `segmented` change nothing. Gradients reach means, quats,
-    scales, opacities, colors, backgrounds, viewmats and covars.
+    meta says of tiles; `channel_chunk` and `segmented` change nothing. Gradients reach means,
+    quats, scales, opacities, colors, backgrounds, viewmats and covars.
 
     Returns:
         Colours with X channels (D, 1 for the modes D and ED, D + 1 for RGB+D and RGB+ED), alphas,
