@@ -17,7 +17,7 @@ RGB = Float[Tensor, "B 3 S S"]
 
 def disturb(rgba: RGBA, generator: torch.Generator) -> RGB:
     """Moves photos (premultiplied), puts them before scenes, and spoils the picture; in [0, 1]."""
-    rgba = move(rgba, generator)
+    rgba = fray(move(rgba, generator), generator)
     rgb = rgba[:, :3] + (1.0 - rgba[:, 3:]) * scenes(len(rgba), rgba.shape[-1], generator)
     rgb = recolor(rgb, generator)
     chunks = [_spoil(chunk, generator) for chunk in rgb.split(16)]
@@ -32,6 +32,23 @@ def move(rgba: RGBA, generator: torch.Generator) -> RGBA:
     rows = [c, -s, 0.4 * right - 0.2, s, c, 0.4 * down - 0.2]
     grid = F.affine_grid(torch.stack(rows, -1).view(-1, 2, 3), list(rgba.shape), False)
     return F.grid_sample(rgba, grid, align_corners=False)
+
+
+def fray(rgba: RGBA, generator: torch.Generator) -> RGBA:
+    """Pulls photos out of shape by up to a few pixels, and puts clouds before some, as Gaussians
+    do that are not yet where they belong.
+    """
+    count, size = len(rgba), rgba.shape[-1]
+    cells = 2 ** int(torch.randint(2, 6, (), generator=generator))
+    pull = 0.15 / cells * torch.rand(count, 1, 1, 1, generator=generator)
+    pull = pull * _enlarged(torch.randn(count, 2, cells, cells, generator=generator), size)
+    still = F.affine_grid(torch.eye(2, 3).expand(count, 2, 3), list(rgba.shape), False)
+    rgba = F.grid_sample(rgba, still + pull.permute(0, 2, 3, 1), align_corners=False)
+    thick = torch.randn(count, 1, cells, cells, generator=generator)
+    clouds = 0.5 * torch.rand(count, 1, 1, 1, generator=generator) * _enlarged(thick, size)
+    color = torch.rand(count, 3, 1, 1, generator=generator)
+    alpha = (clouds - 0.2).clamp(0.0, 0.5)
+    return (1.0 - alpha) * rgba + alpha * torch.cat([color, torch.ones(count, 1, 1, 1)], 1)
 
 
 def scenes(count: int, size: int, generator: torch.Generator) -> RGB:

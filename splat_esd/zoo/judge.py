@@ -87,7 +87,7 @@ class Judge:
         x = images.permute(0, 3, 1, 2).float()
         x = F.interpolate(x, (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)
         *classes, turn = (logits.softmax(-1) for logits in heads(self.network(x)))
-        return Verdict(*classes, *_circular_mean(turn))
+        return Verdict(*classes, *circular_mean(turn))
 
 
 def _names() -> dict[str, list[str | None]]:
@@ -130,7 +130,7 @@ def heads(logits: Tensor) -> tuple[Tensor, ...]:
     return logits.float().split([*map(len, CLASSES.values()), BINS], -1)
 
 
-def _circular_mean(probability: Tensor) -> tuple[Tensor, Tensor]:
+def circular_mean(probability: Tensor) -> tuple[Tensor, Tensor]:
     """Returns angle and length of  sum_k p_k exp(i theta_k),  theta_k = 2 pi k / BINS."""
     theta = torch.arange(BINS) * (2 * math.pi / BINS)
     x, y = probability @ theta.cos(), probability @ theta.sin()
