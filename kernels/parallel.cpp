@@ -1,6 +1,7 @@
 #include "parallel.h"
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -17,8 +18,17 @@
 namespace splat {
 namespace {
 
-// The workers sleep on a condition variable and never spin: a spinning team slows whatever else
-// the machine does, and other programs slow a spinning team even more.
+// To wake a sleeper takes longer than many a task. So whoever waits looks again for this long, each
+// time after letting other programs run, and only then goes to sleep: a team that spins on slows
+// whatever else the machine does, and other programs slow it even more.
+constexpr std::chrono::microseconds kPatience(50);
+
+template <typename Ready>
+void look_for(Ready ready) {
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  while (!ready() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+}
+
 class Pool {
  public:
   bool run(int threads, int64_t count, const std::function<void(int64_t)>& task) {
@@ -36,8 +46,12 @@ class Pool {
     }
     wake_.notify_all();
     work();
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      places_ = 0;  // who wakes only now has nothing left to do
+    }
+    look_for([this] { return working_ == 0; });
     std::unique_lock<std::mutex> lock(mutex_);
-    places_ = 0;  // who wakes only now has nothing left to do
     idle_.wait(lock, [this] { return working_ == 0; });
     return true;
   }
@@ -48,14 +62,16 @@ class Pool {
   }
 
   void serve() {
-    std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
-      wake_.wait(lock, [this] { return places_ > 0; });
-      --places_;
-      ++working_;
-      lock.unlock();
+      look_for([this] { return places_ > 0; });
+      {
+        std::unique_lock<std::mutex> lock(mutex_);
+        wake_.wait(lock, [this] { return places_ > 0; });
+        --places_;
+        ++working_;
+      }
       work();
-      lock.lock();
+      std::lock_guard<std::mutex> lock(mutex_);
       if (--working_ == 0) idle_.notify_one();
     }
   }
@@ -66,7 +82,7 @@ class Pool {
   const std::function<void(int64_t)>* task_ = nullptr;
   std::atomic<int64_t> next_{0};
   int64_t count_ = 0;
-  int places_ = 0, working_ = 0;
+  std::atomic<int> places_{0}, working_{0};  // changed under the mutex
 };
 
 // A forked child has none of its parent's threads, so each process makes its own pool. None is

@@ -14,7 +14,16 @@ namespace {
 constexpr int64_t kWorthSlicing = 16384;  // Gaussians below which threads cost more than they save
 
 struct Grid {
-  int tile_size, columns, rows;
+  int columns, rows;
+  float width, height, per_tile;  // in tiles; tiles in a pixel
+
+  Grid(int tile_size, int across, int down)
+      : columns(across),
+        rows(down),
+        width(static_cast<float>(across)),
+        height(static_cast<float>(down)),
+        per_tile(1.0f / static_cast<float>(tile_size)) {}
+
   int64_t tiles() const { return static_cast<int64_t>(columns) * rows; }
 };
 
@@ -24,35 +33,29 @@ struct Box {
   int64_t count() const { return static_cast<int64_t>(columns) * rows; }
 };
 
-// The first tile that reaches beyond a pixel, or that begins behind it; inside the image.
-uint16_t floor_tile(float pixel, float per_tile, int limit) {
-  return static_cast<uint16_t>(std::clamp(pixel * per_tile, 0.0f, static_cast<float>(limit)));
-}
-
-uint16_t ceil_tile(float pixel, float per_tile, int limit) {
-  const float tile = std::clamp(pixel * per_tile, 0.0f, static_cast<float>(limit));
-  const uint16_t down = static_cast<uint16_t>(tile);
-  return static_cast<uint16_t>(down + (tile > down));
-}
-
 Box box_of(const Flat& splats, int64_t i, const Grid& grid) {
   const float x = splats.means2d[2 * i], y = splats.means2d[2 * i + 1];
   const float rx = static_cast<float>(splats.radii[2 * i]);
   const float ry = static_cast<float>(splats.radii[2 * i + 1]);
-  const float per_tile = 1.0f / static_cast<float>(grid.tile_size);
-  const uint16_t left = floor_tile(x - rx, per_tile, grid.columns);
-  const uint16_t top = floor_tile(y - ry, per_tile, grid.rows);
-  return {left, top,
-          static_cast<uint16_t>(ceil_tile(x + rx, per_tile, grid.columns) - left),
-          static_cast<uint16_t>(ceil_tile(y + ry, per_tile, grid.rows) - top)};
+  const float edges[4] = {x - rx, y - ry, x + rx, y + ry};
+  const float limits[4] = {grid.width, grid.height, grid.width, grid.height};
+  int32_t tiles[4];
+  for (int k = 0; k < 4; ++k) {
+    const float tile = edges[k] * grid.per_tile;
+    const float held = std::min(std::max(tile, 0.0f), limits[k]);
+    tiles[k] = static_cast<int32_t>(held);
+    if (k >= 2) tiles[k] += held > static_cast<float>(tiles[k]);
+  }
+  return {static_cast<uint16_t>(tiles[0]), static_cast<uint16_t>(tiles[1]),
+          static_cast<uint16_t>(tiles[2] - tiles[0]), static_cast<uint16_t>(tiles[3] - tiles[1])};
 }
 
 bool is_visible(const Flat& splats, int64_t i) {
   return splats.radii[2 * i] > 0 && splats.radii[2 * i + 1] > 0;
 }
 
-Record make_record(const float* mean2d, const float* factor, const Box& box) {
-  Record r;
+// In place: a record that is made elsewhere and copied stalls on its own stores.
+void make_record(const float* mean2d, const float* factor, const Box& box, Record& r) {
   r.x = mean2d[0];
   r.y = mean2d[1];
   r.s1 = factor[0];
@@ -66,7 +69,6 @@ Record make_record(const float* mean2d, const float* factor, const Box& box) {
   r.top = box.top;
   r.columns = box.columns;
   r.rows = box.rows;
-  return r;
 }
 
 // One camera's Gaussians, cut into slices that threads share. The order of everything below is
@@ -96,7 +98,7 @@ struct Seen {
   Buffer<uint64_t> keys, other;                // (depth, which)
   Buffer<Box> boxes, by_depth;
   std::vector<int64_t> visible, couples;       // before each slice, and in all
-  std::vector<std::vector<int32_t>> per_tile;  // of each slice
+  std::vector<std::vector<int32_t>> per_tile;  // of each slice, [rows+1, columns+1]
 };
 
 void count_slice(const Flat& splats, const Grid& grid, const Slices& slices, int slice,
@@ -124,13 +126,20 @@ void each_tile(const Box& box, int columns, int top, int bottom, Visit visit) {
 template <typename Visit>
 void collect_slice(const Flat& splats, const Grid& grid, const Slices& slices, int slice,
                    Seen& seen, Visit visit) {
-  std::vector<int32_t>& counts = seen.per_tile[slice];
-  counts.assign(grid.tiles(), 0);
+  // Four corners in place of a loop over the box: a sum along both axes makes them counts.
+  std::vector<int32_t>& corners = seen.per_tile[slice];
+  const int64_t stride = grid.columns + 1;
+  corners.assign(stride * (grid.rows + 1), 0);
   int64_t v = seen.visible[slice], couple = seen.couples[slice];
   for (int64_t i = slices.at(slice); i < slices.at(slice + 1); ++i) {
     if (!is_visible(splats, i)) continue;
     const Box box = box_of(splats, i, grid);
-    each_tile(box, grid.columns, 0, grid.rows, [&](int tile) { ++counts[tile]; });
+    int32_t* top = corners.data() + box.top * stride + box.left;
+    int32_t* bottom = top + box.rows * stride;
+    ++top[0];
+    --top[box.columns];
+    --bottom[0];
+    ++bottom[box.columns];
     uint32_t depth;
     std::memcpy(&depth, splats.depths + i, sizeof depth);
     seen.keys[v] = static_cast<uint64_t>(depth) << 32 | static_cast<uint64_t>(v);
@@ -138,6 +147,11 @@ void collect_slice(const Flat& splats, const Grid& grid, const Slices& slices, i
     visit(i, v, box, couple);
     couple += box.count();
     ++v;
+  }
+  for (int y = 0; y < grid.rows; ++y) {
+    int32_t* row = corners.data() + y * stride;
+    for (int x = 1; x < grid.columns; ++x) row[x] += row[x - 1];
+    for (int x = 0; x < grid.columns && y > 0; ++x) row[x] += row[x - stride];
   }
 }
 
@@ -238,8 +252,9 @@ struct Dealing {
     *next = 0;
     for (const Seen& now : seen) {
       for (int64_t tile = 0; tile < grid.tiles(); ++tile, ++next) {
+        const int64_t at = tile + tile / grid.columns;  // its rows are one longer
         next[1] = next[0];
-        for (const std::vector<int32_t>& counts : now.per_tile) next[1] += counts[tile];
+        for (const std::vector<int32_t>& counts : now.per_tile) next[1] += counts[at];
       }
     }
   }
@@ -261,19 +276,17 @@ struct Dealing {
 }  // namespace
 
 void paint(Record& r, const Paint& paint, int64_t i) {
-  float values[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-  const int left = paint.channels - paint.channel, wanted = paint.mean_depth ? 3 : 4;
+  const int left = paint.channels - paint.channel;
   const float* from = paint.colors + i * paint.channels + paint.channel;
-  for (int k = 0; k < std::min(left, wanted); ++k) values[k] = from[k];
-  r.red = values[0];
-  r.green = values[1];
-  r.blue = values[2];
-  r.depth = paint.mean_depth ? paint.depths[i] : values[3];
+  r.red = from[0];
+  r.green = left > 1 ? from[1] : 0.0f;
+  r.blue = left > 2 ? from[2] : 0.0f;
+  r.depth = paint.mean_depth ? paint.depths[i] : (left > 3 ? from[3] : 0.0f);
 }
 
 Binning bin(const Flat& splats, const float* factors, const Paint& colors, int width, int height,
             int threads) {
-  const Grid grid{kTile, (width + kTile - 1) / kTile, (height + kTile - 1) / kTile};
+  const Grid grid(kTile, (width + kTile - 1) / kTile, (height + kTile - 1) / kTile);
   Dealing dealing(splats, grid, threads);
   Binning out;
   out.visible = dealing.first.back();
@@ -288,10 +301,10 @@ Binning bin(const Flat& splats, const float* factors, const Paint& colors, int w
     collect_slice(splats, grid, dealing.slices[c], s, dealing.seen[c],
                   [&](int64_t i, int64_t v, const Box& box, int64_t couple) {
                     ids[v] = static_cast<int32_t>(i);
-                    Record r = make_record(splats.means2d + 2 * i, factors + 4 * i, box);
+                    Record& r = records[v];
+                    make_record(splats.means2d + 2 * i, factors + 4 * i, box, r);
                     paint(r, colors, i);
                     r.first = dealing.first_couple[c] + couple;
-                    records[v] = r;
                   });
   });
   out.records[out.visible].first = out.couples;
@@ -304,7 +317,7 @@ Binning bin(const Flat& splats, const float* factors, const Paint& colors, int w
 }
 
 Intersections intersect(const Flat& splats, int tile_size, int columns, int rows, int threads) {
-  const Grid grid{tile_size, columns, rows};
+  const Grid grid(tile_size, columns, rows);
   const int64_t m = splats.first[splats.cameras];
   int tile_bits = 0;
   while ((grid.tiles() >> tile_bits) != 0) ++tile_bits;
@@ -350,7 +363,7 @@ Buffer<Record> records_of(const float* means2d, const float* conics, const float
         static_cast<float>(std::sqrt(half * std::max(a > 0 ? c - b * b / a : c, 0.0))),
         static_cast<float>(opacity > 0 ? std::log2(opacity) : -1e30),
     };
-    records[i] = make_record(means2d + 2 * i, factor, {});
+    make_record(means2d + 2 * i, factor, {}, records[i]);
     paint(records[i], colors, i);
   }
   return records;
