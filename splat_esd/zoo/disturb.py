@@ -16,34 +16,36 @@ RGB = Float[Tensor, "B 3 S S"]
 
 
 def disturb(rgba: RGBA, generator: torch.Generator) -> RGB:
-    """Moves photos (premultiplied), puts them before scenes, and spoils the picture; in [0, 1]."""
-    rgba = fray(move(rgba, generator), generator)
+    """Moves photos (premultiplied), puts them between scenes and clouds, and spoils the picture;
+    in [0, 1].
+    """
+    rgba = becloud(warp(rgba, generator), generator)
     rgb = rgba[:, :3] + (1.0 - rgba[:, 3:]) * scenes(len(rgba), rgba.shape[-1], generator)
     rgb = recolor(rgb, generator)
     chunks = [_spoil(chunk, generator) for chunk in rgb.split(16)]
     return torch.cat(chunks).clamp(0.0, 1.0)
 
 
-def move(rgba: RGBA, generator: torch.Generator) -> RGBA:
-    """Zooms by 0.75 to 1.15, shifts by up to a tenth, rolls by up to 6 degrees."""
-    roll, right, down, zoom = torch.rand(4, len(rgba), generator=generator)
+def warp(rgba: RGBA, generator: torch.Generator) -> RGBA:
+    """Zooms by 0.75 to 1.15, shifts by up to a tenth, rolls by up to 6 degrees, and pulls out of
+    shape by up to a few pixels.
+    """
+    count, size = len(rgba), rgba.shape[-1]
+    roll, right, down, zoom = torch.rand(4, count, generator=generator)
     roll, scale = (2.0 * roll - 1.0) * math.radians(6.0), 1.0 / (0.75 + 0.4 * zoom)
     c, s = scale * roll.cos(), scale * roll.sin()
     rows = [c, -s, 0.4 * right - 0.2, s, c, 0.4 * down - 0.2]
     grid = F.affine_grid(torch.stack(rows, -1).view(-1, 2, 3), list(rgba.shape), False)
-    return F.grid_sample(rgba, grid, align_corners=False)
-
-
-def fray(rgba: RGBA, generator: torch.Generator) -> RGBA:
-    """Pulls photos out of shape by up to a few pixels, and puts clouds before some, as Gaussians
-    do that are not yet where they belong.
-    """
-    count, size = len(rgba), rgba.shape[-1]
     cells = 2 ** int(torch.randint(2, 6, (), generator=generator))
     pull = 0.15 / cells * torch.rand(count, 1, 1, 1, generator=generator)
     pull = pull * _enlarged(torch.randn(count, 2, cells, cells, generator=generator), size)
-    still = F.affine_grid(torch.eye(2, 3).expand(count, 2, 3), list(rgba.shape), False)
-    rgba = F.grid_sample(rgba, still + pull.permute(0, 2, 3, 1), align_corners=False)
+    return F.grid_sample(rgba, grid + pull.permute(0, 2, 3, 1), align_corners=False)
+
+
+def becloud(rgba: RGBA, generator: torch.Generator) -> RGBA:
+    """Puts clouds before photos, as Gaussians are that are not yet where they belong."""
+    count, size = len(rgba), rgba.shape[-1]
+    cells = 2 ** int(torch.randint(2, 6, (), generator=generator))
     thick = torch.randn(count, 1, cells, cells, generator=generator)
     clouds = 0.5 * torch.rand(count, 1, 1, 1, generator=generator) * _enlarged(thick, size)
     color = torch.rand(count, 3, 1, 1, generator=generator)
