@@ -4,6 +4,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <chrono>
@@ -55,6 +56,15 @@ Made<T> give(Buffer<From> memory, std::initializer_list<size_t> shape) {
   From* raw = memory.release();
   nb::capsule owner(raw, [](void* p) noexcept { return_memory(p); });
   return Made<T>(reinterpret_cast<T*>(raw), shape, owner);
+}
+
+// A tensor of undefined content, in memory that goes from one call to the next.
+Made<float> empty(const std::vector<size_t>& shape) {
+  size_t size = 1;
+  for (size_t n : shape) size *= n;
+  float* raw = Buffer<float>(size).release();
+  nb::capsule owner(raw, [](void* p) noexcept { return_memory(p); });
+  return Made<float>(raw, shape.size(), shape.data(), owner);
 }
 
 struct View {
@@ -399,6 +409,7 @@ NB_MODULE(_kernels, m) {
       .def(nb::init<int, int, double, double, double, bool, double>());
   m.def("instruction_set", [] { return kernels().name; });
   m.def("fma_rate", &fma_rate);
+  m.def("empty", &empty);
   m.def("project", &project);
   m.def("project_backward", &project_backward);
   m.def("spherical_harmonics", &spherical_harmonics);

@@ -5,6 +5,7 @@ graph, whose gradient the densification strategies read. What the backward pass 
 tensors that it only reads: it may run twice, never, or not be wanted at all.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,6 +26,9 @@ except ImportError as error:
         f"the C++ kernels of splat-esd cannot be loaded ({error}); install the package with "
         "`pip install .` where a C++17 compiler is at hand, or use rasterizer=reference."
     ) from error
+
+
+_LARGE = 2**16  # numbers
 
 
 def instruction_set() -> str:
@@ -272,7 +276,7 @@ class _Project(torch.autograd.Function):
         if sh is None:
             shapes["colors"] = None
         outputs = [
-            None if shape is None else means.new_empty(cameras, n, *shape)
+            None if shape is None else _empty(cameras, n, *shape)
             for shape in shapes.values()
         ]
         radii = torch.empty(cameras, n, 2, dtype=torch.int32)
@@ -297,7 +301,7 @@ class _Project(torch.autograd.Function):
     def backward(ctx: Any, v_means2d, v_depths, v_conics, v_opacities, v_colors, *_):
         *inputs, radii = ctx.saved_tensors
         incoming = [_dense(v) for v in (v_means2d, v_depths, v_conics, v_opacities, v_colors)]
-        gradients = [None if x is None else torch.empty_like(x) for x in inputs[:7]]
+        gradients = [None if x is None else _empty(*x.shape) for x in inputs[:7]]
         if not ctx.needs_input_grad[6]:
             gradients[6] = None
         _kernels.project_backward(
@@ -317,9 +321,9 @@ class _Blend(torch.autograd.Function):
     ):  # fmt: skip
         width, height = size
         cameras, channels = len(first) - 1, colors.shape[-1]
-        picture = means2d.new_empty(cameras, height, width, channels)
-        alpha = means2d.new_empty(cameras, height, width, 1)
-        depth = torch.empty_like(alpha) if channels == 3 else None
+        picture = _empty(cameras, height, width, channels)
+        alpha = _empty(cameras, height, width, 1)
+        depth = _empty(cameras, height, width, 1) if channels == 3 else None
         splats = [_dense(x) for x in (means2d, depths, colors, factors, radii, first)]
         plan = _kernels.blend(
             *splats, _dense(background), picture, alpha, depth, torch.get_num_threads()
@@ -334,10 +338,9 @@ class _Blend(torch.autograd.Function):
     def backward(ctx: Any, v_picture, v_alpha, v_depth):
         means2d, conics, opacities, colors, picture, alpha, depth, *plan = ctx.saved_tensors
         v_means2d, v_conics, v_opacities, v_colors = (
-            torch.zeros_like(x, memory_format=torch.contiguous_format)
-            for x in (means2d, conics, opacities, colors)
+            _empty(*x.shape).zero_() for x in (means2d, conics, opacities, colors)
         )
-        v_depths = None if depth is None else torch.zeros_like(v_opacities)
+        v_depths = None if depth is None else _empty(*opacities.shape).zero_()
         absolute = torch.zeros_like(v_means2d) if ctx.absgrad else None
         v_background = None
         if ctx.needs_input_grad[5]:
@@ -354,6 +357,11 @@ class _Blend(torch.autograd.Function):
         return (
             v_means2d, v_depths, v_conics, v_opacities, v_colors, v_background, *[None] * 5,
         )  # fmt: skip
+
+
+def _empty(*shape: int) -> Tensor:
+    """Returns a tensor of undefined content; a large one in pages that the system need not clear."""
+    return _kernels.empty(shape) if math.prod(shape) > _LARGE else torch.empty(shape)
 
 
 def _dense(tensor: Tensor | None) -> Tensor | None:
