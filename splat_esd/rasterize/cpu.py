@@ -276,8 +276,7 @@ class _Project(torch.autograd.Function):
         if sh is None:
             shapes["colors"] = None
         outputs = [
-            None if shape is None else _empty(cameras, n, *shape)
-            for shape in shapes.values()
+            None if shape is None else _empty(cameras, n, *shape) for shape in shapes.values()
         ]
         radii = torch.empty(cameras, n, 2, dtype=torch.int32)
         ctx.view = (
@@ -360,7 +359,7 @@ class _Blend(torch.autograd.Function):
 
 
 def _empty(*shape: int) -> Tensor:
-    """Returns a tensor of undefined content; a large one in pages that the system need not clear."""
+    """Returns a tensor of undefined content; a large one in pages used before."""
     return _kernels.empty(shape) if math.prod(shape) > _LARGE else torch.empty(shape)
 
 
