@@ -321,3 +321,75 @@ def test_wrong_arguments_are_told():
         rasterization(**(tensors | SIZE | {"opacities": torch.ones(100)}))
     with pytest.raises(ValueError, match="float32"):
         rasterization(**{k: v.double() for k, v in tensors.items()}, **SIZE)
+
+
+def trainable(count):
+    """Splats as gsplat's examples hold them, with an Adam for each parameter."""
+    splats = random_gaussians(count, seed=5)
+    values = {
+        "means": splats.means,
+        "quats": splats.quats,
+        "scales": splats.log_scales,
+        "opacities": splats.logit_opacities,
+        "colors": random(count, 3),
+    }
+    params = torch.nn.ParameterDict(
+        {k: torch.nn.Parameter(v.float().clone()) for k, v in values.items()}
+    )
+    return params, {k: torch.optim.Adam([v], lr=1e-2) for k, v in params.items()}
+
+
+def draw(params, cameras, **options):
+    return rasterization(
+        params["means"],
+        params["quats"],
+        params["scales"].exp(),
+        params["opacities"].sigmoid(),
+        params["colors"].sigmoid(),
+        cameras.viewmats.float(),
+        cameras.Ks.float(),
+        **SIZE,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("absgrad", [False, True])
+def test_gsplats_default_strategy_grows_and_prunes_unmodified(packed, absgrad):
+    from gsplat.strategy import DefaultStrategy
+
+    params, optimizers = trainable(300)
+    strategy = DefaultStrategy(
+        refine_start_iter=2, refine_every=5, reset_every=10_000, grow_grad2d=1e-7, absgrad=absgrad
+    )
+    strategy.check_sanity(params, optimizers)
+    state = strategy.initialize_state(scene_scale=1.0)
+    cameras, target = some_cameras(3, **SIZE), random(3, 20, 35, 3).float()
+    for step in range(12):
+        images, _, meta = draw(params, cameras, packed=packed, absgrad=absgrad)
+        strategy.step_pre_backward(params, optimizers, state, step, meta)
+        (images - target).square().mean().backward()
+        for optimizer in optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad()
+        strategy.step_post_backward(params, optimizers, state, step, meta, packed=packed)
+    assert len(params["means"]) > 320
+    assert all(torch.isfinite(v).all() for v in params.values())
+
+
+def test_gsplats_mcmc_strategy_adds_splats_unmodified(packed):
+    from gsplat.strategy import MCMCStrategy
+
+    params, optimizers = trainable(300)
+    strategy = MCMCStrategy(cap_max=400, refine_start_iter=2, refine_every=4, min_opacity=0.05)
+    strategy.check_sanity(params, optimizers)
+    state = strategy.initialize_state()
+    cameras, target = some_cameras(3, **SIZE), random(3, 20, 35, 3).float()
+    for step in range(12):
+        images, _, meta = draw(params, cameras, packed=packed)
+        (images - target).square().mean().backward()
+        for optimizer in optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad()
+        strategy.step_post_backward(params, optimizers, state, step, meta, lr=1e-3)
+    assert len(params["means"]) > 310
+    assert all(torch.isfinite(v).all() for v in params.values())
