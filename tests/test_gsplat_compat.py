@@ -5,24 +5,11 @@ import inspect
 import gsplat_oracle
 import pytest
 import torch
-from scenes import random_gaussians, screened, some_cameras
+from gsplat_outcomes import SIZE, colored, compare, outcome, random, scene, with_harmonics
+from scenes import random_gaussians, some_cameras
 
 from splat_esd.geometry import quat_to_rotmat
 from splat_esd.rasterize.gsplat_compat import rasterization
-
-SIZE = {"width": 35, "height": 20}
-TOLERANCES = {
-    "means": 2e-5,
-    "quats": 2e-5,
-    "scales": 2e-5,
-    "covars": 2e-5,
-    "viewmats": 2e-5,
-    "opacities": 1e-5,
-    "colors": 1e-5,
-    "backgrounds": 1e-5,
-    "means2d": 1e-5,
-    "absgrad": 1e-5,
-}
 
 
 @pytest.fixture(autouse=True)
@@ -35,92 +22,22 @@ def packed(request):
     return request.param
 
 
-def scene(*, degree=0, antialiased=False, cameras=3, count=200):
-    """Named tensors in float64 that gsplat takes, free of decisions that rounding could change."""
-    views = some_cameras(cameras, **SIZE)
-    splats = screened(
-        lambda seed: random_gaussians(count, degree=degree, seed=seed),
-        views,
-        antialiased=antialiased,
-    )
-    generator = torch.Generator().manual_seed(1)
-    return {
-        "means": splats.means,
-        "quats": splats.quats,
-        "scales": splats.scales,
-        "opacities": splats.opacities,
-        "colors": torch.rand(count, 3, generator=generator, dtype=torch.float64),
-        "sh": splats.sh,
-        "viewmats": views.viewmats,
-        "Ks": views.Ks,
-    }
-
-
-def random(*shape, seed=2):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def outcome(render, tensors, dtype, **options):
-    """Draws, and sends random cotangents back to every tensor that can have a gradient."""
-    leaves = {
-        k: v.detach().to(dtype, copy=True).requires_grad_(k != "Ks") for k, v in tensors.items()
-    }
-    images, alphas, meta = render(**leaves, **SIZE, **options)
-    meta["means2d"].retain_grad()
-    generator = torch.Generator().manual_seed(3)
-    loss = sum(
-        (x * torch.randn(x.shape, generator=generator).to(x.dtype)).sum() for x in (images, alphas)
-    )
-    loss.backward()
-    found = {k: v.grad for k, v in leaves.items() if k != "Ks"}
-    found["means2d"] = meta["means2d"].grad
-    if options.get("absgrad"):
-        found["absgrad"] = meta["means2d"].absgrad
-    return images, alphas, meta, found
-
-
-def compare(tensors, *, packed=False, oracle_packed=None, **options):
-    from gsplat import rasterization as theirs
-
-    oracle_packed = packed if oracle_packed is None else oracle_packed
-    exact = outcome(theirs, tensors, torch.float64, packed=oracle_packed, **options)
-    found = outcome(rasterization, tensors, torch.float32, packed=packed, **options)
-    assert found[0].shape == exact[0].shape
-    scale = exact[0].abs().max().clamp_min(1.0)
-    assert (found[0] - exact[0]).abs().max() <= 1e-5 * scale
-    assert (found[1] - exact[1]).abs().max() <= 1e-5
-    for name, expected in exact[3].items():
-        if name in ("means2d", "absgrad") and packed != oracle_packed:
-            continue
-        if expected is None:  # nothing of it was drawn
-            assert found[3][name] is None, name
-            continue
-        assert torch.isfinite(found[3][name]).all(), name
-        error = (found[3][name] - expected).norm() / expected.norm().clamp_min(1e-9)
-        assert error <= TOLERANCES[name], f"{name}: {error:.1e}"
-    return exact, found
-
-
-def colored(tensors):
-    return {k: v for k, v in tensors.items() if k != "sh"}
-
-
-def with_harmonics(tensors):
-    return colored(tensors) | {"colors": tensors["sh"]}
+def compare_with_gsplat(tensors, **options):
+    return compare(rasterization, gsplat_oracle, tensors, **options)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "D", "ED", "RGB+D", "RGB+ED"])
 def test_every_render_mode_and_its_gradients_are_gsplats(mode, packed):
-    compare(colored(scene()), packed=packed, render_mode=mode)
+    compare_with_gsplat(colored(scene()), packed=packed, render_mode=mode)
 
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
 def test_harmonics_and_the_cameras_gradients_through_them_are_gsplats(degree, packed):
-    compare(with_harmonics(scene(degree=degree)), packed=packed, sh_degree=degree)
+    compare_with_gsplat(with_harmonics(scene(degree=degree)), packed=packed, sh_degree=degree)
 
 
 def test_a_low_degree_leaves_the_higher_coefficients_alone():
-    _, found = compare(with_harmonics(scene(degree=2)), sh_degree=1)
+    _, found = compare_with_gsplat(with_harmonics(scene(degree=2)), sh_degree=1)
     assert not found[3]["colors"][:, 4:].any()
 
 
@@ -128,7 +45,7 @@ def test_a_low_degree_leaves_the_higher_coefficients_alone():
 @pytest.mark.parametrize("mode", ["RGB", "RGB+ED"])
 def test_any_number_of_channels_is_drawn(channels, mode, packed):
     tensors = colored(scene()) | {"colors": random(200, channels)}
-    compare(tensors, packed=packed, render_mode=mode)
+    compare_with_gsplat(tensors, packed=packed, render_mode=mode)
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(3, "RGB"), (3, "RGB+ED"), (5, "RGB+D"), (1, "D")])
@@ -138,7 +55,7 @@ def test_backgrounds_show_through_and_learn(channels, mode, packed):
     if mode == "D":
         del tensors["backgrounds"]
     # gsplat 1.5.3 itself refuses backgrounds in the packed layout.
-    compare(tensors, packed=packed, oracle_packed=False, render_mode=mode)
+    compare_with_gsplat(tensors, packed=packed, oracle_packed=False, render_mode=mode)
 
 
 def test_backgrounds_leave_the_depth_alone():
@@ -154,19 +71,21 @@ def test_backgrounds_leave_the_depth_alone():
 @pytest.mark.parametrize("colors", ["plain", "harmonics"])
 def test_each_camera_may_have_colors_of_its_own(colors, packed):
     if colors == "plain":
-        compare(colored(scene()) | {"colors": random(3, 200, 3)}, packed=packed)
+        compare_with_gsplat(colored(scene()) | {"colors": random(3, 200, 3)}, packed=packed)
     else:
         own = random(3, 200, 9, 3) - 0.5
-        compare(colored(scene()) | {"colors": own}, packed=packed, sh_degree=2)
+        compare_with_gsplat(colored(scene()) | {"colors": own}, packed=packed, sh_degree=2)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGB+D", "RGB+ED"])
 def test_absgrad_is_gsplats(mode, packed):
-    compare(colored(scene()), packed=packed, absgrad=True, render_mode=mode)
+    compare_with_gsplat(colored(scene()), packed=packed, absgrad=True, render_mode=mode)
 
 
 def test_antialiased_splats_are_gsplats(packed):
-    compare(colored(scene(antialiased=True)), packed=packed, rasterize_mode="antialiased")
+    compare_with_gsplat(
+        colored(scene(antialiased=True)), packed=packed, rasterize_mode="antialiased"
+    )
 
 
 @pytest.mark.parametrize("mode", ["classic", "antialiased"])
@@ -201,7 +120,7 @@ def test_a_flat_covariance_is_drawn_and_its_gradient_is_finite():
 
 def test_small_splats_are_clipped_by_their_radius():
     tensors = colored(scene())
-    exact, found = compare(tensors, radius_clip=2.0)
+    exact, found = compare_with_gsplat(tensors, radius_clip=2.0)
     assert torch.equal(found[2]["radii"], exact[2]["radii"])
     kept = (found[2]["radii"] > 0).all(-1).float().mean()
     assert 0.05 < kept < 0.9
@@ -209,7 +128,7 @@ def test_small_splats_are_clipped_by_their_radius():
 
 def test_meta_is_gsplats(packed):
     tensors = {k: v.detach() for k, v in colored(scene()).items()}
-    exact, found = compare(tensors, packed=packed)
+    exact, found = compare_with_gsplat(tensors, packed=packed)
     expected, got = exact[2], found[2]
     visible = (expected["radii"] > 0).all(-1)
     for name in ("means2d", "depths", "conics", "opacities"):
@@ -234,7 +153,7 @@ def test_meta_is_gsplats(packed):
 
 def test_meta_counts_tiles_of_any_size():
     tensors = colored(scene())
-    exact, found = compare(tensors, tile_size=8)
+    exact, found = compare_with_gsplat(tensors, tile_size=8)
     for name in ("isect_offsets", "flatten_ids", "tiles_per_gauss"):
         assert torch.equal(found[2][name], exact[2][name]), name
 

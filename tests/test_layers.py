@@ -20,7 +20,7 @@ LAYERS = [
     {"diffusion", "rasterize"},
     {"config"},
     {"guidance", "densify", "optim", "regularize", "initialize"},
-    {"export", "metrics", "checkpoint", "zoo", "run_folder"},
+    {"export", "metrics", "checkpoint", "zoo", "run_folder", "kernels_for_gsplat"},
     {"console"},
     {"train"},
     {"generate", "evaluate", "compare", "bench", "doctor"},
@@ -36,7 +36,7 @@ MUST_NOT_KNOW = {
 DOORS = {
     "diffusers": {"diffusion.prior", "zoo.train"},
     "peft": {"diffusion.lora"},
-    "gsplat": {"rasterize.cuda", "densify"},
+    "gsplat": {"rasterize.cuda", "densify", "kernels_for_gsplat"},
     "plyfile": {"export.ply"},
     "trimesh": {"export.mesh"},
     "viser": {"export.viewer"},

@@ -1,0 +1,110 @@
+"""Lets gsplat itself, unmodified, render and train on a machine without a GPU.
+
+    from splat_esd import kernels_for_gsplat
+    kernels_for_gsplat.install()
+
+    import gsplat
+    gsplat.rasterization(...)
+
+gsplat 1.5 looks for its compiled kernels in a module `gsplat.csrc`; `install` puts this one there.
+Its functions have the names, arguments and results of gsplat's C++ and run our own kernels, in
+float32. Who starts from nothing draws faster with `rasterize.gsplat_compat`, which does the same in
+one go; this is for programs that import gsplat themselves, strategies and all.
+"""
+
+import sys
+from importlib.util import find_spec
+from typing import Any, NoReturn
+
+from splat_esd.errors import EnvironmentProblem
+from splat_esd.kernels_for_gsplat.pixels import (
+    intersect_offset,
+    intersect_tile,
+    rasterize_to_pixels_3dgs_bwd,
+    rasterize_to_pixels_3dgs_fwd,
+)
+from splat_esd.kernels_for_gsplat.projection import (
+    FISHEYE,
+    FTHETA,
+    ORTHO,
+    PINHOLE,
+    projection_ewa_3dgs_fused_bwd,
+    projection_ewa_3dgs_fused_fwd,
+    projection_ewa_3dgs_packed_bwd,
+    projection_ewa_3dgs_packed_fwd,
+)
+from splat_esd.kernels_for_gsplat.splats import (
+    adam,
+    quat_scale_to_covar_preci_bwd,
+    quat_scale_to_covar_preci_fwd,
+    relocation,
+    spherical_harmonics_bwd,
+    spherical_harmonics_fwd,
+)
+from splat_esd.rasterize import cpu
+
+__all__ = [
+    "FISHEYE",
+    "FTHETA",
+    "ORTHO",
+    "PINHOLE",
+    "CameraModelType",
+    "adam",
+    "install",
+    "intersect_offset",
+    "intersect_tile",
+    "projection_ewa_3dgs_fused_bwd",
+    "projection_ewa_3dgs_fused_fwd",
+    "projection_ewa_3dgs_packed_bwd",
+    "projection_ewa_3dgs_packed_fwd",
+    "quat_scale_to_covar_preci_bwd",
+    "quat_scale_to_covar_preci_fwd",
+    "rasterize_to_pixels_3dgs_bwd",
+    "rasterize_to_pixels_3dgs_fwd",
+    "relocation",
+    "spherical_harmonics_bwd",
+    "spherical_harmonics_fwd",
+]
+
+CameraModelType = None  # gsplat looks up "CameraModelType.PINHOLE" name by name, both in here
+
+
+def install() -> None:
+    """Puts our kernels where gsplat looks for its own; may be called again, before or after gsplat
+    is imported.
+
+    Raises:
+        EnvironmentProblem: If gsplat is missing, is another version than 1.5, or has kernels of its
+            own here.
+    """
+    if find_spec("gsplat") is None:
+        raise EnvironmentProblem("gsplat is not installed; run `pip install 'gsplat>=1.5.3,<1.6'`.")
+    from gsplat.version import __version__
+
+    if not __version__.startswith("1.5."):
+        raise EnvironmentProblem(
+            f"these kernels speak the language of gsplat 1.5, and {__version__} is installed; "
+            "run `pip install 'gsplat>=1.5.3,<1.6'`."
+        )
+    cpu.instruction_set()
+    ours = sys.modules[__name__]
+    backend = sys.modules.get("gsplat.cuda._backend")
+    found = getattr(backend, "_C", None) or sys.modules.get("gsplat.csrc")
+    if found not in (None, ours) or (found is None and find_spec("gsplat.csrc") is not None):
+        raise EnvironmentProblem(
+            "gsplat has kernels of its own here, for a GPU; there is nothing to install."
+        )
+    sys.modules["gsplat.csrc"] = ours
+    if backend is not None:
+        backend._C = ours
+
+
+def __getattr__(name: str) -> Any:
+    """Names what gsplat has and this has not, when gsplat asks for it."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+
+    def refuse(*_args, **_kwargs) -> NoReturn:
+        raise NotImplementedError(f"{name}: only gsplat on a GPU has it.")
+
+    return refuse
