@@ -1,0 +1,262 @@
+"""Toys without a face: mushroom, cactus, tree, house, car, rocket, teapot, chair, cake."""
+
+import math
+
+from splat_esd.zoo.palette import (
+    BROWN,
+    CARROT,
+    CREAM,
+    GOLD,
+    GREY,
+    INK,
+    PINK,
+    ROSE,
+    SKY,
+    SLATE,
+    UMBER,
+    WHITE,
+)
+from splat_esd.zoo.primitives import ball, box, cone, pair, ring
+from splat_esd.zoo.toy import Toy, dyed
+
+_RED = (0.87, 0.24, 0.22)
+
+
+def _around(count: int, radius: float, z: float, *, start: float = 0.0) -> list[tuple]:
+    """Returns points on a circle around the vertical."""
+    turns = [start + 2 * math.pi * k / count for k in range(count)]
+    return [(radius * math.cos(t), radius * math.sin(t), z) for t in turns]
+
+
+def mushroom() -> Toy:
+    cap = ball((0, 0, 0.14), (0.60, 0.60, 0.38), _RED)
+    parts = [
+        *dyed([cap]),
+        ball((0, 0, 0.02), (0.50, 0.50, 0.28), CREAM),
+        cone((0, 0, -0.34), (0.26, 0.26, 0.30), WHITE, top=0.75),
+        ball((0, 0, -0.52), (0.30, 0.30, 0.14), WHITE),
+        ball((0, 0, 0.50), (0.13, 0.13, 0.05), WHITE),
+        *[ball(p, (0.10, 0.10, 0.09), WHITE) for p in _around(5, 0.42, 0.36)],
+        *[ball(p, (0.08, 0.08, 0.07), WHITE) for p in _around(5, 0.54, 0.16, start=0.63)],
+    ]
+    return Toy(
+        parts,
+        hat=(0, 0, 0.49),
+        brow=0.19,
+        eyes=(0.30, 0.13, -0.28),
+        lens=0.12,
+        neck=ring((0, 0, -0.16), (0.31, 0.31, 0.075), WHITE),
+        chin=(0.31, 0, -0.20),
+        chest=cone((0, 0, -0.36), (0.26, 0.26, 0.28), WHITE),
+    )
+
+
+def cactus() -> Toy:
+    green = (0.38, 0.66, 0.36)
+    parts = [
+        *dyed([ball((0, 0, 0.06), (0.25, 0.25, 0.46), green)]),
+        *dyed([ball((0, 0.34, 0.0), (0.11, 0.20, 0.11), green)]),
+        *dyed([ball((0, 0.47, 0.14), (0.115, 0.115, 0.23), green)]),
+        *dyed([ball((0, -0.33, 0.10), (0.10, 0.18, 0.10), green)]),
+        *dyed([ball((0, -0.45, 0.22), (0.105, 0.105, 0.20), green)]),
+        *[
+            ball((x * 0.8, y * 0.8, z), 0.028, CREAM)
+            for z, start in ((0.30, 0.0), (0.12, 0.4), (-0.06, 0.0))
+            for x, y, _ in _around(7, 0.29 - 0.18 * max(z - 0.1, 0), z, start=start)
+        ],
+        *[ball(p, (0.09, 0.09, 0.055), PINK) for p in _around(5, 0.09, 0.52)],
+        ball((0, 0, 0.54), 0.055, GOLD),
+        cone((0, 0, -0.46), (0.30, 0.30, 0.19), (0.83, 0.47, 0.30), pitch=math.pi, top=0.75),
+        cone((0, 0, -0.30), (0.33, 0.33, 0.07), (0.88, 0.53, 0.35)),
+        ball((0, 0, -0.25), (0.27, 0.27, 0.06), UMBER),
+    ]
+    return Toy(
+        parts,
+        hat=(0, 0, 0.48),
+        brow=0.16,
+        eyes=(0.27, 0.12, 0.20),
+        lens=0.11,
+        neck=ring((0, 0, -0.10), (0.31, 0.31, 0.075), WHITE),
+        chin=(0.29, 0, -0.10),
+        chest=ball((0, 0, 0.06), (0.25, 0.25, 0.44), WHITE),
+    )
+
+
+def tree() -> Toy:
+    green = (0.30, 0.58, 0.32)
+    parts = [
+        cone((0, 0, -0.50), (0.13, 0.13, 0.16), BROWN),
+        *dyed([cone((0, 0, -0.22), (0.52, 0.52, 0.23), green, top=0.3)]),
+        *dyed([cone((0, 0, 0.10), (0.42, 0.42, 0.22), green, top=0.3)]),
+        *dyed([cone((0, 0, 0.40), (0.31, 0.31, 0.24), green, top=0.05)]),
+        *[ball(p, 0.055, _RED) for p in _around(6, 0.47, -0.33)],
+        *[ball(p, 0.055, GOLD) for p in _around(5, 0.37, 0.00, start=0.5)],
+        *[ball(p, 0.05, _RED) for p in _around(4, 0.26, 0.28, start=0.2)],
+    ]
+    return Toy(
+        parts,
+        hat=(0, 0, 0.46),
+        brow=0.17,
+        eyes=(0.36, 0.13, 0.08),
+        lens=0.12,
+        neck=ring((0, 0, -0.06), (0.42, 0.42, 0.08), WHITE),
+        chin=(0.42, 0, -0.10),
+        chest=cone((0, 0, -0.22), (0.50, 0.50, 0.23), WHITE, top=0.3),
+    )
+
+
+def house() -> Toy:
+    parts = [
+        *dyed([box((0, 0, -0.26), (0.42, 0.46, 0.34), CREAM)]),
+        box((0, 0.26, 0.20), (0.56, 0.40, 0.05), _RED, roll=-0.72),
+        box((0, -0.26, 0.20), (0.56, 0.40, 0.05), _RED, roll=0.72),
+        box((0.40, 0, -0.38), (0.05, 0.11, 0.22), BROWN),
+        ball((0.46, 0.06, -0.38), 0.03, GOLD),
+    ]
+    return Toy(
+        parts,
+        hat=(0, 0, 0.46),
+        brow=0.17,
+        eyes=(0.46, 0.22, -0.10),
+        lens=0.13,
+        neck=box((0, 0, -0.02), (0.47, 0.51, 0.07), WHITE),
+        chin=(0.47, 0, -0.05),
+        chest=box((0, 0, -0.26), (0.42, 0.46, 0.34), WHITE),
+    )
+
+
+def car() -> Toy:
+    parts = [
+        *dyed([box((0, 0, -0.22), (0.66, 0.36, 0.17), _RED)]),
+        *dyed([box((-0.08, 0, 0.06), (0.38, 0.31, 0.22), _RED, top=0.75)]),
+        box((-0.08, 0, 0.07), (0.39, 0.25, 0.14), SKY, top=0.75),
+        box((-0.08, 0, 0.07), (0.30, 0.32, 0.14), SKY, top=0.75),
+        *[
+            cone((x, y, -0.36), (0.17, 0.17, 0.08), INK, roll=1.571)
+            for x in (-0.38, 0.38)
+            for y in (-0.33, 0.33)
+        ],
+        *[
+            ball((x, y, -0.36), (0.09, 0.03, 0.09), WHITE)
+            for x in (-0.38, 0.38)
+            for y in (-0.41, 0.41)
+        ],
+        *pair(ball((0.64, 0.24, -0.17), (0.05, 0.08, 0.08), GOLD)),
+        *pair(box((-0.65, 0.25, -0.17), (0.03, 0.07, 0.05), ROSE)),
+        box((0.65, 0, -0.20), (0.03, 0.12, 0.05), SLATE),
+        box((0.64, 0, -0.34), (0.06, 0.36, 0.045), GREY),
+        box((-0.64, 0, -0.34), (0.06, 0.36, 0.045), GREY),
+    ]
+    return Toy(
+        parts,
+        hat=(-0.08, 0, 0.27),
+        brow=0.17,
+        eyes=(0.72, 0.24, -0.17),
+        lens=0.13,
+        neck=box((-0.08, 0, -0.05), (0.43, 0.37, 0.07), WHITE),
+        chin=(0.68, 0, -0.24),
+        chest=box((-0.12, 0, -0.05), (0.34, 0.34, 0.30), WHITE),
+    )
+
+
+def rocket() -> Toy:
+    parts = [
+        *dyed([ball((0, 0, 0.02), (0.29, 0.29, 0.62), WHITE)]),
+        cone((0, 0, 0.53), (0.185, 0.185, 0.17), _RED, top=0.1),
+        ring((0, 0, 0.37), (0.255, 0.255, 0.03), SLATE),
+        cone((0, 0, -0.52), (0.20, 0.20, 0.06), SLATE),
+        ring((0.25, 0, 0.14), (0.14, 0.14, 0.035), GOLD, pitch=-1.571),
+        ball((0.235, 0, 0.14), (0.06, 0.12, 0.12), SKY),
+        *[
+            box((x, y, -0.42), (0.20, 0.045, 0.22), _RED, yaw=yaw, top=0.3)
+            for (x, y, _), yaw in zip(
+                _around(4, 0.26, 0, start=0.785), (0.785, 2.356, 3.927, 5.498), strict=True
+            )
+        ],
+    ]
+    return Toy(
+        parts,
+        hat=(0, 0, 0.50),
+        brow=0.16,
+        eyes=(0.30, 0.13, 0.14),
+        lens=0.12,
+        neck=ring((0, 0, -0.12), (0.36, 0.36, 0.075), WHITE),
+        chin=(0.36, 0, -0.16),
+        chest=ball((0, 0, 0.0), (0.29, 0.29, 0.60), WHITE),
+    )
+
+
+def teapot() -> Toy:
+    parts = [
+        *dyed([ball((0, 0, -0.16), (0.44, 0.44, 0.38), SKY)]),
+        *dyed([cone((0.50, 0, -0.10), (0.10, 0.10, 0.24), SKY, pitch=-0.8, top=0.6)]),
+        *dyed([ring((-0.46, 0, -0.10), (0.24, 0.26, 0.06), SKY, roll=1.571)]),
+        *dyed([ball((0, 0, 0.18), (0.27, 0.27, 0.12), SKY)]),
+        ring((0, 0, 0.14), (0.30, 0.30, 0.04), WHITE),
+        ball((0, 0, 0.34), 0.09, WHITE),
+        cone((0, 0, -0.52), (0.27, 0.27, 0.05), WHITE),
+        *[ball(p, (0.06, 0.06, 0.06), WHITE) for p in _around(8, 0.41, -0.14, start=0.39)],
+    ]
+    return Toy(
+        parts,
+        hat=(0, 0, 0.27),
+        brow=0.18,
+        eyes=(0.42, 0.2, -0.02),
+        lens=0.13,
+        neck=ring((0, 0, 0.06), (0.42, 0.42, 0.075), WHITE),
+        chin=(0.42, 0, 0.02),
+        chest=ball((0, 0, -0.16), (0.44, 0.44, 0.38), WHITE),
+    )
+
+
+def chair() -> Toy:
+    parts = [
+        *dyed([box((0.02, 0, -0.16), (0.40, 0.40, 0.10), ROSE)]),
+        *dyed([box((-0.32, 0, 0.22), (0.09, 0.38, 0.36), ROSE, pitch=0.12)]),
+        *[
+            cone((x, y, -0.44), (0.065, 0.065, 0.20), BROWN, pitch=math.pi, top=0.7)
+            for x in (-0.28, 0.32)
+            for y in (-0.30, 0.30)
+        ],
+        *pair(box((0.0, 0.40, 0.06), (0.30, 0.06, 0.05), BROWN)),
+        *pair(box((0.24, 0.40, -0.04), (0.05, 0.05, 0.10), BROWN)),
+        *[
+            ball((-0.235, y, z), (0.03, 0.04, 0.04), WHITE)
+            for y in (-0.17, 0.17)
+            for z in (0.16, 0.38)
+        ],
+    ]
+    return Toy(
+        parts,
+        hat=(-0.34, 0, 0.56),
+        brow=0.16,
+        eyes=(-0.20, 0.15, 0.33),
+        lens=0.13,
+        neck=box((-0.32, 0, 0.08), (0.15, 0.43, 0.07), WHITE),
+        chin=(-0.16, 0, 0.06),
+        chest=box((-0.32, 0, 0.22), (0.09, 0.38, 0.36), WHITE),
+    )
+
+
+def cake() -> Toy:
+    parts = [
+        cone((0, 0, -0.55), (0.60, 0.60, 0.05), GREY),
+        *dyed([cone((0, 0, -0.34), (0.50, 0.50, 0.18), PINK)]),
+        *dyed([cone((0, 0, 0.02), (0.34, 0.34, 0.20), PINK)]),
+        ring((0, 0, -0.16), (0.53, 0.53, 0.06), WHITE),
+        ring((0, 0, 0.21), (0.36, 0.36, 0.055), WHITE),
+        *[ball(p, 0.06, WHITE) for p in _around(12, 0.49, -0.46)],
+        *[ball(p, 0.055, _RED) for p in _around(6, 0.25, 0.25)],
+        cone((0, 0, 0.38), (0.045, 0.045, 0.16), SKY),
+        ball((0, 0, 0.60), (0.055, 0.055, 0.09), CARROT),
+    ]
+    return Toy(
+        parts,
+        hat=(0, 0, 0.22),
+        brow=0.19,
+        eyes=(0.36, 0.14, 0.06),
+        lens=0.12,
+        neck=ring((0, 0, -0.10), (0.45, 0.45, 0.075), WHITE),
+        chin=(0.42, 0, -0.10),
+        chest=cone((0, 0, 0.0), (0.34, 0.34, 0.20), WHITE),
+    )
