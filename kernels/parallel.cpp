@@ -15,18 +15,26 @@
 #define SPLAT_PROCESS getpid()
 #endif
 
+#if defined(__x86_64__) && defined(__GNUC__)
+#define SPLAT_PAUSE() __builtin_ia32_pause()
+#else
+#define SPLAT_PAUSE() std::this_thread::yield()
+#endif
+
 namespace splat {
 namespace {
 
-// To wake a sleeper takes longer than many a task. So whoever waits looks again for this long, each
-// time after letting other programs run, and only then goes to sleep: a team that spins on slows
-// whatever else the machine does, and other programs slow it even more.
+// To wake a sleeper takes longer than many a task. So whoever waits looks again for this long and
+// only then goes to sleep: a team that spins on slows whatever else the machine does, and other
+// programs slow it even more. It does not yield meanwhile: on a busy machine that costs a time slice.
 constexpr std::chrono::microseconds kPatience(50);
 
 template <typename Ready>
 void look_for(Ready ready) {
   const auto end = std::chrono::steady_clock::now() + kPatience;
-  while (!ready() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+  while (!ready() && std::chrono::steady_clock::now() < end) {
+    for (int i = 0; i < 16 && !ready(); ++i) SPLAT_PAUSE();
+  }
 }
 
 class Pool {

@@ -104,10 +104,9 @@ BUG = "this is a bug in splat-esd; please report it with the lines above."
 
 def run() -> NoReturn:
     """The program: `main` on the arguments given, its code returned to the shell."""
-    # Must be set before torch is loaded. Threads that spin for long while they wait make a step
-    # three times slower when anything else runs here; threads that never spin, twice when nothing
-    # does.
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    # Must be set before torch is loaded. OpenMP's threads spin while they wait: long, and one other
+    # program here makes a step six times slower; never, and a step alone takes twice as long.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     for stream in (sys.stdout, sys.stderr):
         # A prompt may hold characters that an old terminal has not.
         if isinstance(stream, io.TextIOWrapper):

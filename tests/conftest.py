@@ -5,7 +5,7 @@ import os
 import string
 import warnings
 
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the program does, before torch is loaded
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the program does, before torch is loaded
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on a network
 
 import pytest
