@@ -76,6 +76,25 @@ def test_small_splats_are_clipped_by_their_radius(packed):
     compare_with_oracle(colored(scene()), packed=packed, radius_clip=2.0)
 
 
+@pytest.mark.parametrize("mode", ["classic", "antialiased"])
+def test_batches_of_scenes_draw_as_the_scenes_do_one_by_one(mode, packed, our_kernels):
+    tensors = {k: v.float() for k, v in with_harmonics(scene(degree=1)).items()}
+    turned = tensors | {"means": -tensors["means"], "Ks": 1.5 * tensors["Ks"]}
+    options = {**SIZE, "sh_degree": 1, "rasterize_mode": mode, "packed": packed}
+
+    def draw(given):
+        leaves = {k: v.clone().requires_grad_(k != "Ks") for k, v in given.items()}
+        image, alpha, _ = gsplat.rasterization(**leaves, **options)
+        image.square().sum().backward()
+        return image, alpha, *(v.grad for k, v in leaves.items() if k != "Ks")
+
+    both = draw({k: torch.stack([v, turned[k]])[:, None] for k, v in tensors.items()})
+    for found, *expected in zip(both, draw(tensors), draw(turned), strict=True):
+        expected = torch.stack(expected)[:, None]
+        assert found.shape == expected.shape
+        assert (found - expected).norm() <= 1e-6 * expected.norm()
+
+
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks")
 @pytest.mark.parametrize("cameras", [1, 3])
 def test_sparse_gradients_add_up_to_the_dense_ones(cameras):
@@ -138,6 +157,50 @@ def test_the_operator_for_harmonics_is_gsplats_formula(degree, our_kernels):
         assert (a - b).norm() <= 1e-5 * b.norm().clamp_min(1e-6)
 
 
+@pytest.mark.parametrize("antialiased", [False, True])
+def test_the_operator_for_projection_is_gsplats_formula(antialiased, packed, our_kernels):
+    tensors = colored(scene())
+    names = ("means", "quats", "scales", "viewmats")
+    exact = {k: tensors[k].clone().requires_grad_() for k in names}
+    normal = torch.nn.functional.normalize(exact["quats"], dim=-1)
+    covars, _ = formulas._quat_scale_to_covar_preci(normal, exact["scales"], compute_preci=False)
+    expected = list(
+        formulas._fully_fused_projection(
+            exact["means"], covars, exact["viewmats"], tensors["Ks"], **SIZE,
+            calc_compensations=antialiased,
+        )
+    )  # fmt: skip
+    leaves = {k: tensors[k].float().requires_grad_() for k in names}
+    found = gsplat.fully_fused_projection(
+        leaves["means"], None, leaves["quats"], leaves["scales"], leaves["viewmats"],
+        tensors["Ks"].float(), **SIZE, packed=packed, calc_compensations=antialiased,
+    )  # fmt: skip
+    seen = (expected[0] > 0).all(-1)
+    if packed:
+        ids, found = found[:3], found[3:]
+        assert torch.equal(torch.stack(ids[1:]), torch.stack(seen.nonzero(as_tuple=True)))
+        assert not ids[0].any()
+        expected = [None if x is None else x[seen] for x in expected]
+    else:
+        assert torch.equal((found[0] > 0).all(-1), seen)
+        expected[1:] = [
+            None if x is None else torch.where(seen.view(*seen.shape, *[1] * (x.ndim - 2)), x, 0)
+            for x in expected[1:]
+        ]
+    assert (found[0] - expected[0]).abs().max() <= 1  # a radius is rounded up
+    pairs = [(a, b) for a, b in zip(found[1:], expected[1:], strict=True) if b is not None]
+    assert len(pairs) == 3 + antialiased
+    for a, b in pairs:
+        assert (a - b).norm() <= 1e-6 * b.norm()
+    cotangents = [random(*b.shape, seed=5 + i) - 0.5 for i, (_, b) in enumerate(pairs)]
+    wanted = torch.autograd.grad([b for _, b in pairs], list(exact.values()), cotangents)
+    got = torch.autograd.grad(
+        [a for a, _ in pairs], list(leaves.values()), [c.float() for c in cotangents]
+    )
+    for a, b in zip(got, wanted, strict=True):
+        assert (a - b).norm() <= 2e-5 * b.norm()
+
+
 @pytest.mark.parametrize("tile_size", [8, 16, 32])
 def test_intersections_are_the_oracles(tile_size, packed):
     generator = torch.Generator().manual_seed(0)
@@ -176,6 +239,19 @@ def test_tiles_that_are_masked_out_show_the_background(our_kernels):
     )
     assert torch.equal(image[:, :, 16:], ground.expand_as(image[:, :, 16:]))
     assert not alpha[:, :, 16:].any() and alpha[:, :, :16].mean() > 0.1
+
+
+def test_gradients_survive_copies_of_what_was_saved_for_them(our_kernels):
+    tensors = {k: v.float() for k, v in colored(scene(cameras=1)).items()}
+    means = tensors.pop("means").requires_grad_()
+
+    def gradient():
+        image, alpha, _ = gsplat.rasterization(means, **tensors, **SIZE)
+        return torch.autograd.grad(image.square().sum() + alpha.sum(), means)[0]
+
+    expected = gradient()
+    with torch.autograd.graph.saved_tensors_hooks(torch.clone, torch.clone):
+        assert torch.equal(gradient(), expected)
 
 
 def fit(steps, *, strategy=None, count=400):
@@ -269,9 +345,12 @@ def test_what_only_a_gpu_has_is_refused_by_name(options, named, our_kernels):
         gsplat.rasterization(**(tensors | SIZE | options))
 
 
-def test_batch_dimensions_are_refused_by_name(our_kernels):
-    tensors = {k: v.float()[None] for k, v in colored(scene(cameras=1)).items()}
-    with pytest.raises(NotImplementedError, match="batch dimensions"):
+@pytest.mark.parametrize("name", ["means", "quats", "opacities", "viewmats", "colors"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_other_types_than_float32_are_refused_by_name(name, dtype, our_kernels):
+    tensors = {k: v.float() for k, v in colored(scene(cameras=1)).items()}
+    tensors[name] = tensors[name].to(dtype)
+    with pytest.raises(ValueError, match=f"{name}: .* wants float32 on the cpu, got {dtype}"):
         gsplat.rasterization(**tensors, **SIZE)
 
 
@@ -308,25 +387,31 @@ def test_install_works_before_and_after_gsplat_is_imported_and_twice(first):
     assert done.returncode == 0, done.stderr
 
 
-def test_install_leaves_the_kernels_of_a_gpu_alone():
+@pytest.mark.parametrize("gpu", [True, False])
+def test_install_replaces_the_kernels_of_a_gpu_only_where_there_is_none(gpu):
     done = run(
-        """
+        f"""
         import sys, types
+        import torch
+        torch.cuda.is_available = lambda: {gpu}
         sys.modules["gsplat.csrc"] = types.ModuleType("gsplat.csrc")
-        from splat_esd.kernels_for_gsplat import install
-        install()
+        from splat_esd import kernels_for_gsplat
+        kernels_for_gsplat.install()
+        assert sys.modules["gsplat.csrc"] is kernels_for_gsplat
         """
     )
-    assert "EnvironmentProblem: gsplat has kernels of its own here" in done.stderr
+    refused = "EnvironmentProblem: gsplat has kernels of its own here" in done.stderr
+    assert (refused, done.returncode) == ((True, 1) if gpu else (False, 0))
 
 
-def test_install_refuses_another_gsplat():
+@pytest.mark.parametrize("version", ["1.5.2", "1.6.0", "1.50.3"])
+def test_install_refuses_another_gsplat(version):
     done = run(
-        """
+        f"""
         import gsplat.version
-        gsplat.version.__version__ = "1.6.0"
+        gsplat.version.__version__ = "{version}"
         from splat_esd.kernels_for_gsplat import install
         install()
         """
     )
-    assert "EnvironmentProblem" in done.stderr and "1.6.0 is installed" in done.stderr
+    assert "EnvironmentProblem" in done.stderr and f"{version} is installed" in done.stderr

@@ -6,15 +6,18 @@
     import gsplat
     gsplat.rasterization(...)
 
-gsplat 1.5 looks for its compiled kernels in a module `gsplat.csrc`; `install` puts this one there.
+gsplat looks for its compiled kernels in a module `gsplat.csrc`; `install` puts this one there.
 Its functions have the names, arguments and results of gsplat's C++ and run our own kernels, in
 float32. Who starts from nothing draws faster with `rasterize.gsplat_compat`, which does the same in
 one go; this is for programs that import gsplat themselves, strategies and all.
 """
 
+import re
 import sys
 from importlib.util import find_spec
 from typing import Any, NoReturn
+
+import torch
 
 from splat_esd.errors import EnvironmentProblem
 from splat_esd.kernels_for_gsplat.pixels import (
@@ -66,6 +69,7 @@ __all__ = [
     "spherical_harmonics_fwd",
 ]
 
+_VERSIONS = re.compile(r"1\.5\.([3-9]|\d\d)")  # 1.5.2 passes other arguments
 CameraModelType = None  # gsplat looks up "CameraModelType.PINHOLE" name by name, both in here
 
 
@@ -74,25 +78,24 @@ def install() -> None:
     is imported.
 
     Raises:
-        EnvironmentProblem: If gsplat is missing, is another version than 1.5, or has kernels of its
-            own here.
+        EnvironmentProblem: If gsplat is missing or not 1.5.3 or a later 1.5, or if it has kernels
+            of its own here and a GPU to run them.
     """
     if find_spec("gsplat") is None:
         raise EnvironmentProblem("gsplat is not installed; run `pip install 'gsplat>=1.5.3,<1.6'`.")
     from gsplat.version import __version__
 
-    if not __version__.startswith("1.5."):
+    if not _VERSIONS.match(__version__):
         raise EnvironmentProblem(
-            f"these kernels speak the language of gsplat 1.5, and {__version__} is installed; "
+            f"these kernels speak the language of gsplat 1.5.3, and {__version__} is installed; "
             "run `pip install 'gsplat>=1.5.3,<1.6'`."
         )
     cpu.instruction_set()
-    ours = sys.modules[__name__]
-    backend = sys.modules.get("gsplat.cuda._backend")
+    ours, backend = sys.modules[__name__], sys.modules.get("gsplat.cuda._backend")
     found = getattr(backend, "_C", None) or sys.modules.get("gsplat.csrc")
-    if found not in (None, ours) or (found is None and find_spec("gsplat.csrc") is not None):
+    if (found or find_spec("gsplat.csrc")) not in (None, ours) and torch.cuda.is_available():
         raise EnvironmentProblem(
-            "gsplat has kernels of its own here, for a GPU; there is nothing to install."
+            "gsplat has kernels of its own here, and a GPU for them; there is nothing to install."
         )
     sys.modules["gsplat.csrc"] = ours
     if backend is not None:

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from splat_esd.kernels_for_gsplat.inputs import refuse_all_but_float32
 from splat_esd.rasterize import cpu
 from splat_esd.rasterize.cpu import _kernels
 
@@ -15,9 +16,15 @@ def intersect_tile(
     means2d, radii, depths, image_ids, gaussian_ids, n_images, tile_size, tile_width, tile_height,
     sort, segmented,
 ):  # fmt: skip
-    """Lists which splats touch which tiles: tiles_per_gauss, isect_ids, flatten_ids; sorted."""
+    """Lists which splats touch which tiles: tiles_per_gauss, isect_ids, flatten_ids.
+
+    Always sorted, and of `segmented` and plain sorting the result is the same.
+    """
+    refuse_all_but_float32(means2d=means2d, depths=depths)
     if image_ids is None:
         first = torch.arange(n_images + 1) * depths.shape[-1]
+    elif (image_ids.diff() < 0).any():
+        raise NotImplementedError("image_ids: only ascending ones, as projection packs them.")
     else:
         counts = torch.bincount(image_ids, minlength=n_images)
         first = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
@@ -46,10 +53,13 @@ def rasterize_to_pixels_3dgs_fwd(
     """Blends front to back: colours, alphas, and last_ids.
 
     last_ids says nothing of pixels here: it carries what the backward pass needs, which gsplat
-    hands back to us with it.
+    hands back to us with it, unless a hook on saved tensors hands back a copy.
     """
     if tile_size != TILE:
         raise NotImplementedError(f"tile_size={tile_size}: only {TILE} is there.")
+    refuse_all_but_float32(
+        means2d=means2d, conics=conics, colors=colors, opacities=opacities, backgrounds=backgrounds
+    )
     cameras, channels = offsets.shape[:-2].numel(), colors.shape[-1]
     image = torch.empty(cameras, height, width, channels)
     alpha = torch.empty(cameras, height, width, 1)
@@ -79,6 +89,11 @@ def rasterize_to_pixels_3dgs_bwd(
     channels = colors.shape[-1]
     if absgrad and channels > 4:
         raise NotImplementedError(f"absgrad is there for at most 4 channels, got {channels}.")
+    if not hasattr(last_ids, "plan"):
+        _, _, last_ids = rasterize_to_pixels_3dgs_fwd(
+            means2d, conics, colors, opacities, backgrounds, masks, width, height, tile_size,
+            offsets, flatten_ids,
+        )  # fmt: skip
     splats = _flat_splats(means2d, conics, colors, opacities)
     found = [torch.zeros_like(x) for x in splats]
     absolute = torch.zeros_like(found[0]) if absgrad else None

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from splat_esd.densify import compute_relocation
 from splat_esd.geometry import quat_to_rotmat
+from splat_esd.kernels_for_gsplat.inputs import refuse_all_but_float32
 from splat_esd.rasterize.cpu import _kernels
 
 _TRIANGLE = ([0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2])
@@ -16,6 +17,7 @@ def spherical_harmonics_fwd(degree, dirs, coeffs, masks):
     """Evaluates  sum_k Y_k(d / |d|) sh_k;  0 where masked out."""
     if degree > 3:
         raise NotImplementedError(f"degree {degree}: only degrees 0 to 3 are there.")
+    refuse_all_but_float32(dirs=dirs, coeffs=coeffs)
     colors = torch.empty(dirs.shape)
     _kernels.spherical_harmonics(
         degree, *_flat_harmonics(dirs, coeffs, masks), colors.view(-1, 3), torch.get_num_threads()
@@ -82,7 +84,12 @@ def relocation(opacities, scales, ratios, binoms, n_max):
 
 @torch.no_grad()
 def adam(param, param_grad, exp_avg, exp_avg_sq, valid, lr, b1, b2, eps):
-    """Steps Adam, without bias correction as gsplat does, for the valid rows only, in place."""
+    """Steps Adam, without bias correction as gsplat does, for the valid rows only, in place.
+
+    All rows are valid if `valid` is None.
+    """
+    if valid is None:
+        valid = torch.ones(len(param), dtype=torch.bool)
     rows = valid.nonzero().squeeze(-1)
     grad = param_grad[rows]
     first = b1 * exp_avg[rows] + (1 - b1) * grad
