@@ -1,5 +1,6 @@
 """gsplat's unmodified Python over our kernels, held to the same over `gsplat_oracle`."""
 
+import math
 import subprocess
 import sys
 import textwrap
@@ -109,16 +110,27 @@ def test_sparse_gradients_add_up_to_the_dense_ones(cameras):
     assert (found.to_dense() - expected).norm() <= 1e-6 * expected.norm()
 
 
-def test_covariances_draw_as_the_axes_they_come_from(our_kernels):
-    tensors = {k: v.float() for k, v in colored(scene()).items()}
-    covars, _ = gsplat.quat_scale_to_covar_preci(tensors["quats"], tensors["scales"])
-    covars.requires_grad_()
-    plain = gsplat.rasterization(**tensors, **SIZE)[0]
-    tensors |= {"quats": None, "scales": None, "covars": covars}
-    found = gsplat.rasterization(**tensors, **SIZE)[0]
-    assert (found - plain).abs().max() <= 2e-5
-    found.square().sum().backward()
-    assert torch.isfinite(covars.grad).all() and covars.grad.norm() > 0
+@pytest.mark.parametrize("mode", ["classic", "antialiased"])
+def test_covariances_draw_and_learn_as_the_axes_they_come_from(mode, packed, our_kernels):
+    tensors = {k: v.float() for k, v in colored(scene(antialiased=mode != "classic")).items()}
+    options = {**SIZE, "packed": packed, "rasterize_mode": mode}
+
+    def draw(shape):
+        leaves = {
+            k: v.clone().requires_grad_(k not in ("Ks", "colors")) for k, v in tensors.items()
+        }
+        given = leaves | shape(leaves["quats"], leaves["scales"])
+        image, _, _ = gsplat.rasterization(**given, **options)
+        learners = [v for v in leaves.values() if v.requires_grad]
+        return image, *torch.autograd.grad(image.square().sum(), learners)
+
+    def as_covariances(quats, scales):
+        covars, _ = gsplat.quat_scale_to_covar_preci(quats, scales, compute_preci=False)
+        return {"quats": None, "scales": None, "covars": covars}
+
+    expected = draw(lambda quats, scales: {})
+    for a, b in zip(draw(as_covariances), expected, strict=True):
+        assert (a - b).norm() <= 2e-5 * b.norm()
 
 
 @pytest.mark.parametrize("triu", [False, True])
@@ -225,20 +237,35 @@ def test_intersections_are_the_oracles(tile_size, packed):
         assert torch.equal(a, b)
 
 
-def test_tiles_that_are_masked_out_show_the_background(our_kernels):
+def test_packed_intersections_want_images_in_order(our_kernels):
+    ids = {"packed": True, "n_images": 2, "gaussian_ids": torch.zeros(2, dtype=torch.long)}
+    splats = torch.rand(2, 2), torch.ones(2, 2, dtype=torch.int32), torch.rand(2)
+    with pytest.raises(NotImplementedError, match="image_ids"):
+        gsplat.isect_tiles(*splats, 16, 2, 2, image_ids=torch.tensor([1, 0]), **ids)
+
+
+def test_tiles_that_are_masked_out_show_the_background_and_teach_nothing(our_kernels):
     tensors = {k: v.float() for k, v in colored(scene(cameras=1)).items()}
     _, _, meta = gsplat.rasterization(**tensors, **SIZE, packed=False)
     masks = torch.ones_like(meta["isect_offsets"], dtype=torch.bool)
     masks[:, :, 1:] = False
     ground = torch.tensor([[0.1, 0.2, 0.3]])
-    colors = tensors["colors"][None]
-    arguments = (meta["means2d"], meta["conics"], colors, meta["opacities"], 35, 20, 16)
-    lists = (meta["isect_offsets"], meta["flatten_ids"])
-    image, alpha = gsplat.rasterize_to_pixels(
-        *arguments, *lists, backgrounds=ground, masks=masks, packed=False
-    )
+    splats = (meta["means2d"], meta["conics"], tensors["colors"][None], meta["opacities"])
+    lists = (35, 20, 16, meta["isect_offsets"], meta["flatten_ids"])
+
+    def draw(masks, columns):
+        leaves = [x.clone().requires_grad_() for x in splats]
+        options = {"backgrounds": ground, "masks": masks, "packed": False}
+        image, alpha = gsplat.rasterize_to_pixels(*leaves, *lists, **options)
+        loss = image[:, :, columns].square().sum() + alpha[:, :, columns].sum()
+        return image, alpha, torch.autograd.grad(loss, leaves)
+
+    image, alpha, found = draw(masks, slice(None))
     assert torch.equal(image[:, :, 16:], ground.expand_as(image[:, :, 16:]))
     assert not alpha[:, :, 16:].any() and alpha[:, :, :16].mean() > 0.1
+    _, _, expected = draw(None, slice(16))
+    for a, b in zip(found, expected, strict=True):
+        assert (a - b).norm() <= 1e-6 * b.norm()
 
 
 def test_gradients_survive_copies_of_what_was_saved_for_them(our_kernels):
@@ -318,6 +345,21 @@ def test_gsplats_strategies_run_unmodified(name, our_kernels):
     assert all(torch.isfinite(v).all() for v in params.values())
 
 
+def test_relocation_is_the_oracles():
+    opacities, scales = 0.98 * random(30) + 0.01, random(30, 3) + 0.1
+    ratios = torch.arange(30) % 9 + 1
+    binoms = torch.tensor([[math.comb(n, k) for k in range(51)] for n in range(51)]).double()
+    answers = []
+    for kernels, dtype in ((gsplat_oracle, torch.float64), (kernels_for_gsplat, torch.float32)):
+        with computing_with(kernels):
+            given = [x.to(dtype) for x in (opacities, scales)]
+            answers.append(
+                gsplat.relocation.compute_relocation(*given, ratios.clone(), binoms.to(dtype))
+            )
+    for a, b in zip(answers[1], answers[0], strict=True):
+        assert (a - b).norm() <= 1e-6 * b.norm()
+
+
 def test_selective_adam_steps_visible_rows_only(our_kernels):
     value = torch.nn.Parameter(torch.ones(4, 3))
     optimizer = gsplat.SelectiveAdam([value], eps=1e-15, betas=(0.9, 0.999))
@@ -327,6 +369,13 @@ def test_selective_adam_steps_visible_rows_only(our_kernels):
     moved = 1 - optimizer.param_groups[0]["lr"] * 0.1 / 0.001**0.5
     assert torch.allclose(value[::2], torch.full((2, 3), moved), atol=1e-6)
     assert torch.equal(value[1::2], torch.ones(2, 3))
+
+
+def test_adam_without_a_mask_steps_every_row():
+    value, gradient = torch.ones(4, 3), torch.ones(4, 3)
+    moments = torch.zeros(4, 3), torch.zeros(4, 3)
+    kernels_for_gsplat.adam(value, gradient, *moments, None, 0.1, 0.0, 0.0, 0.0)
+    assert (value == 0.9).all()
 
 
 @pytest.mark.parametrize(
