@@ -35,7 +35,7 @@ NAMED = {"front": 0.2, "side": 0.6, "back": 0.6, "overhead": 0.6}  # captions th
 @dataclass(frozen=True)
 class Bias:
     """How photos are taken: what share from the front, from the sides and from above (the rest
-    from anywhere around), and within which limits of angle and distance.
+    from anywhere around), within which limits of angle and distance, and under which sun.
     """
 
     front: float = 0.7
@@ -44,6 +44,7 @@ class Bias:
     spread: float = 12.0  # standard deviation about the front or a side, degrees
     elevation: tuple[float, float] = (-10.0, 45.0)  # degrees
     distance: tuple[float, float] = (2.3, 2.6)
+    sun: float = 0.15  # standard deviation of the sun from its place, in each direction
     held_out: bool = False  # whether compositions kept out of training are photographed too
 
 
@@ -104,7 +105,7 @@ def _shot(rng: np.random.Generator, bias: Bias) -> tuple:
         elevation,
         rng.uniform(*bias.distance),
         np.deg2rad(rng.uniform(40, 46)),
-        SUN + rng.normal(0.0, 0.15, 3),
+        SUN + rng.normal(0.0, bias.sun, 3),
         rng.normal(1.0, 0.025),
         rng.normal(1.0, 0.03, 3) * rng.normal(1.0, 0.04),
     )

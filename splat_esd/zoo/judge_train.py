@@ -20,6 +20,7 @@ FROM_ANYWHERE = Bias(
     overhead=0.05,
     elevation=(-20.0, 60.0),
     distance=(2.2, 2.9),
+    sun=0.7,  # else shadows would tell from where a cake is seen
     held_out=True,
 )
 AS_GENERATED = Bias(front=0.0, sides=0.0, overhead=0.0, held_out=True)
