@@ -5,10 +5,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from splat_esd.zoo.palette import COLORS, GOLD, INK, WHITE, Triple
-from splat_esd.zoo.primitives import Part, ball, box, cone, pair, ring
+from splat_esd.zoo.primitives import Part, ball, box, cone, pair, ring, rod
 from splat_esd.zoo.toy import Toy, dyed
 
 _HALF_PI = math.pi / 2
+JEWEL = (0.93, 0.42, 0.50)
 
 
 def _above(point: Triple, height: float) -> Triple:
@@ -25,26 +26,33 @@ def top_hat(toy: Toy) -> list[Part]:
 
 
 def crown(toy: Toy) -> list[Part]:
-    r = 1.15 * toy.brow
-    turns = [2 * math.pi * k / 6 for k in range(6)]
-    points = [(toy.hat[0] + 0.9 * r * math.cos(t), 0.9 * r * math.sin(t)) for t in turns]
+    r, (x, y, z) = 1.2 * toy.brow, toy.hat
+    turns = [2 * math.pi * k / 5 for k in range(5)]
+    around = [(x + 0.88 * r * math.cos(t), y + 0.88 * r * math.sin(t)) for t in turns]
+    spike = (0.085, 0.085, 0.12)
     return [
-        *dyed([cone(_above(toy.hat, 0.05), (r, r, 0.08), GOLD)]),
-        *dyed(
-            [cone((x, y, toy.hat[2] + 0.15), (0.09, 0.09, 0.11), GOLD, top=0.1) for x, y in points]
-        ),
-        *[ball((x, y, toy.hat[2] + 0.25), 0.038, WHITE) for x, y in points],
+        *dyed([cone((x, y, z + 0.05), (r, r, 0.08), GOLD)]),
+        *dyed([cone((u, v, z + 0.15), spike, GOLD, top=0.2) for u, v in around]),
+        *[ball((u, v, z + 0.265), 0.042, JEWEL) for u, v in around],
+        *[
+            ball(
+                (x + 0.97 * r * math.cos(t + 0.628), y + 0.97 * r * math.sin(t + 0.628), z + 0.05),
+                0.045,
+                JEWEL,
+            )
+            for t in turns
+        ],
     ]
 
 
 def scarf(toy: Toy) -> list[Part]:
-    wool = (0.80, 0.24, 0.26)
+    wool, tail = (0.80, 0.24, 0.26), (0.045, 0.085, 0.16)
     x, _, z = toy.chin
     return dyed(
         [
             replace(toy.neck, color=wool),
-            ball((x - 0.02, 0.10, z), (0.08, 0.09, 0.08), wool),
-            box((x - 0.01, 0.13, z - 0.17), (0.04, 0.075, 0.16), wool, roll=0.15),
+            ball((x - 0.02, 0.10, z), (0.09, 0.10, 0.09), wool),
+            box((x, 0.14, z - 0.17), tail, wool, roll=0.15),
         ]
     )
 
@@ -52,19 +60,18 @@ def scarf(toy: Toy) -> list[Part]:
 def bow_tie(toy: Toy) -> list[Part]:
     silk = (0.80, 0.22, 0.30)
     x, _, z = toy.chin
-    wing = cone((x, 0.11, z), (0.09, 0.05, 0.10), silk, roll=_HALF_PI, top=0.35)
-    return dyed([*pair(wing), ball((x + 0.01, 0, z), (0.055, 0.05, 0.055), silk)])
+    wing = cone((x, 0.135, z), (0.125, 0.06, 0.125), silk, roll=_HALF_PI, top=0.3)
+    return dyed([*pair(wing), ball((x + 0.015, 0, z), (0.065, 0.06, 0.065), silk)])
 
 
 def glasses(toy: Toy) -> list[Part]:
     x, y, z = toy.eyes
     x, r = x + 0.06, toy.lens
-    bridge = max(y - r, 0.02) + 0.02
     return dyed(
         [
-            *pair(ring((x, y, z), (r + 0.015, r + 0.015, 0.028), INK, pitch=-_HALF_PI)),
-            cone((x, 0, z + 0.02), (0.024, 0.024, bridge), INK, roll=_HALF_PI),
-            *pair(box((x - 0.15, y + r, z + 0.02), (0.16, 0.022, 0.026), INK)),
+            *pair(ring((x, y, z), (r + 0.015, r + 0.015, 0.027), INK, pitch=-_HALF_PI)),
+            rod((x, 0.05, z + 0.03), (x, -0.05, z + 0.03), 0.024, INK),
+            *pair(rod((x - 0.01, y + r, z + 0.02), toy.ear, 0.024, INK)),
         ]
     )
 
@@ -78,15 +85,16 @@ def backpack(toy: Toy) -> list[Part]:
         moved = chest.rotation() @ part.center + chest.center
         return replace(part, center=tuple(map(float, moved)), pitch=chest.pitch + part.pitch)
 
-    round_off = math.sqrt(1 - 0.5**2) if chest.shape == "ellipsoid" else 1.0
-    strap = (a * round_off + 0.025, 0.045, c * round_off + 0.025)
-    shape = "ellipsoid" if chest.shape == "ellipsoid" else "box"
+    is_round = chest.shape in ("ellipsoid", "dome")
+    round_off = math.sqrt(1 - 0.5**2) if is_round else 1.0
+    strap = (a * round_off + 0.028, 0.05, c * round_off + 0.028)
+    shape = chest.shape if is_round else "box"
     straps = [Part(shape, (0, side * 0.5 * b, 0), strap, cloth) for side in (1, -1)]
     bag = [
-        box((-a - 0.10, 0, 0.0), (0.14, 0.22, 0.22), cloth),
-        ball((-a - 0.10, 0, 0.16), (0.15, 0.21, 0.12), cloth),
+        box((-a - 0.08, 0, 0.04), (0.12, 0.22, 0.21), cloth),
+        ball((-a - 0.08, 0, 0.19), (0.135, 0.21, 0.12), cloth),
     ]
-    pocket = box((-a - 0.23, 0, -0.07), (0.05, 0.15, 0.11), WHITE)
+    pocket = box((-a - 0.19, 0, -0.04), (0.05, 0.15, 0.10), WHITE)
     return [*dyed([fixed(p) for p in (*straps, *bag)]), fixed(pocket)]
 
 

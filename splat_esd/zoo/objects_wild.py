@@ -1,6 +1,6 @@
 """Toys that live in the wild: panda, bear, lion, fox, elephant, monkey."""
 
-from splat_esd.zoo.palette import BROWN, CREAM, GINGER, GREY, INK, PINK, SLATE, TAN, UMBER, WHITE
+from splat_esd.zoo.palette import BROWN, CREAM, GREY, INK, PINK, SLATE, TAN, UMBER, WHITE
 from splat_esd.zoo.primitives import ball, cone, pair, ring
 from splat_esd.zoo.toy import Toy, dyed, eyes, on
 
@@ -28,6 +28,7 @@ def panda() -> Toy:
         brow=0.18,
         eyes=spot,
         lens=0.135,
+        ear=(0.00, 0.40, 0.19),
         neck=ring((0, 0, -0.10), (0.33, 0.35, 0.08), WHITE),
         chin=(0.34, 0, -0.13),
         chest=ball((-0.04, 0, -0.33), (0.34, 0.365, 0.32), WHITE),
@@ -57,6 +58,7 @@ def bear() -> Toy:
         brow=0.18,
         eyes=spot,
         lens=0.13,
+        ear=(0.00, 0.37, 0.24),
         neck=ring((0, 0, -0.10), (0.33, 0.34, 0.08), WHITE),
         chin=(0.34, 0, -0.13),
         chest=ball((-0.04, 0, -0.33), (0.33, 0.35, 0.32), WHITE),
@@ -65,7 +67,6 @@ def bear() -> Toy:
 
 def lion() -> Toy:
     mane = (0.62, 0.34, 0.14)
-    head = ball((0.22, 0, 0.16), (0.28, 0.31, 0.28), GINGER)
     fur = (0.95, 0.72, 0.35)
     head = ball((0.20, 0, 0.14), (0.29, 0.31, 0.28), fur)
     spot = on(head, 0.135, 0.19)
@@ -89,7 +90,8 @@ def lion() -> Toy:
         brow=0.18,
         eyes=spot,
         lens=0.125,
-        neck=ring((0.04, 0, -0.20), (0.31, 0.31, 0.08), WHITE, pitch=-0.1),
+        ear=(0.16, 0.31, 0.19),
+        neck=ring((0.02, 0, -0.23), (0.34, 0.34, 0.085), WHITE, pitch=-0.1),
         chin=(0.36, 0, -0.22),
         chest=ball((-0.10, 0, -0.34), (0.35, 0.29, 0.31), WHITE),
     )
@@ -104,16 +106,16 @@ def fox() -> Toy:
         *dyed([head, body]),
         *dyed(pair(cone((0.15, 0.24, 0.46), (0.07, 0.14, 0.22), fur, roll=-0.3, top=0.05))),
         *pair(cone((0.20, 0.235, 0.43), (0.045, 0.085, 0.14), INK, roll=-0.3, top=0.05)),
-        *pair(ball((0.38, 0.17, 0.03), (0.13, 0.18, 0.12), WHITE)),
-        cone((0.54, 0, 0.05), (0.10, 0.12, 0.15), WHITE, pitch=-1.571, top=0.3),
-        ball((0.70, 0, 0.07), 0.055, INK),
+        *pair(ball((0.355, 0.175, 0.03), (0.135, 0.175, 0.10), WHITE, roll=0.15)),
+        cone((0.52, 0, 0.05), (0.11, 0.14, 0.13), WHITE, pitch=-1.571, top=0.35),
+        ball((0.655, 0, 0.08), 0.06, INK),
         *eyes(spot, 0.058),
         ball((0.04, 0, -0.28), (0.20, 0.19, 0.25), WHITE),
         *dyed(pair(cone((0.12, 0.11, -0.46), (0.08, 0.08, 0.16), fur))),
         *pair(cone((0.13, 0.11, -0.59), (0.09, 0.085, 0.07), UMBER)),
         *dyed(pair(ball((-0.12, 0.20, -0.52), (0.20, 0.12, 0.13), fur))),
-        *dyed([ball((-0.50, 0, -0.34), (0.16, 0.15, 0.30), fur, pitch=0.5)]),
-        ball((-0.65, 0, -0.10), (0.11, 0.11, 0.16), WHITE, pitch=0.5),
+        *dyed([ball((-0.52, 0, -0.43), (0.27, 0.14, 0.15), fur, pitch=-0.45)]),
+        ball((-0.70, 0, -0.345), (0.13, 0.108, 0.115), WHITE, pitch=-0.45),
     ]
     return Toy(
         parts,
@@ -121,6 +123,7 @@ def fox() -> Toy:
         brow=0.16,
         eyes=spot,
         lens=0.125,
+        ear=(0.15, 0.37, 0.19),
         neck=ring((0.02, 0, -0.11), (0.27, 0.27, 0.075), WHITE, pitch=-0.15),
         chin=(0.32, 0, -0.14),
         chest=ball((-0.10, 0, -0.33), (0.32, 0.27, 0.31), WHITE),
@@ -153,8 +156,9 @@ def elephant() -> Toy:
         brow=0.18,
         eyes=spot,
         lens=0.125,
-        neck=ring((0.06, 0, -0.04), (0.36, 0.36, 0.08), WHITE, pitch=-0.5),
-        chin=(0.36, 0, -0.24),
+        ear=(0.16, 0.32, 0.20),
+        neck=ring((0.05, 0, -0.08), (0.39, 0.38, 0.085), WHITE, pitch=-0.75),
+        chin=(0.38, 0, -0.26),
         chest=ball((-0.10, 0, -0.14), (0.36, 0.36, 0.35), WHITE, pitch=-1.2),
     )
 
@@ -186,6 +190,7 @@ def monkey() -> Toy:
         brow=0.18,
         eyes=spot,
         lens=0.115,
+        ear=(0.02, 0.36, 0.22),
         neck=ring((0, 0, -0.11), (0.29, 0.29, 0.075), WHITE),
         chin=(0.30, 0, -0.14),
         chest=ball((-0.04, 0, -0.34), (0.27, 0.28, 0.30), WHITE),

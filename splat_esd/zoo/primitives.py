@@ -1,7 +1,7 @@
-"""The solids toys are made of: ellipsoids, soft boxes and cones, rings; each given by its gauge.
+"""The solids toys are made of: ellipsoids, domes, soft boxes and cones, rings.
 
-A gauge G is a function of a point p in the part's own unit frame, and the solid is G(p) <= 1.
-Those of ellipsoids, boxes and cones are norm-like (convex, G(a p) = a G(p) for a >= 0): a ray meets
+Each is given by its gauge. A gauge G is a function of a point p in the part's own unit frame, and the solid is G(p) <= 1.
+All but the ring's are norm-like (convex, G(a p) = a G(p) for a >= 0): a ray meets
 them by Newton's method without fail, and p / G(p) lies on the surface.
 """
 
@@ -123,6 +123,14 @@ def _ring(part: Part, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> Gauge:
     return away / t, across * x, across * y, z / (away * t)
 
 
+def _dome(part: Part, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> Gauge:
+    """G = (|p|^8 + (4 (-z)+)^8)^(1/8): a ball cut a quarter below its middle."""
+    square, below = x * x + y * y + z * z, 4 * np.maximum(-z, 0)
+    g, to7 = _eighth_root(square**4 + below**8)
+    radial = square**3 * to7
+    return g, radial * x, radial * y, radial * z - 4 * below**7 * to7
+
+
 def _taper(part: Part) -> tuple[np.float32, np.float32]:
     return np.float32((1 + part.top) / 2), np.float32((1 - part.top) / 2)
 
@@ -135,16 +143,22 @@ def _eighth_root(total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 GAUGES: dict[str, Callable[..., Gauge]] = {
     "ellipsoid": _ellipsoid,
+    "dome": _dome,
     "box": _box,
     "cone": _cone,
     "ring": _ring,
 }
 
 
-def ball(center: Triple, radii: Triple | float, color: Color, **turns) -> Part:
+def ball(center: Triple, radii: Triple | float | int, color: Color, **turns) -> Part:
     """Returns an ellipsoid; a single radius makes a sphere."""
     radii = radii if isinstance(radii, tuple) else (radii,) * 3
     return Part("ellipsoid", center, radii, color, **turns)
+
+
+def dome(center: Triple, radii: Triple, color: Color, **turns) -> Part:
+    """Returns the upper part of an ellipsoid, cut off a quarter of its height below its middle."""
+    return Part("dome", center, radii, color, **turns)
 
 
 def box(center: Triple, radii: Triple, color: Color, **turns) -> Part:
@@ -160,6 +174,21 @@ def cone(center: Triple, radii: Triple, color: Color, **turns) -> Part:
 def ring(center: Triple, radii: Triple, color: Color, **turns) -> Part:
     """Returns a torus: outer radii along x and y, and the radius of its tube."""
     return Part("ring", center, radii, color, **turns)
+
+
+def rod(start: Triple, end: Triple, radius: float, color: Color, **more) -> Part:
+    """Returns a thin box with soft edges from one point to another."""
+    along = np.subtract(end, start)
+    length = float(np.linalg.norm(along))
+    return Part(
+        "box",
+        tuple(map(float, np.add(start, end) / 2)),
+        (length / 2 + radius, radius, radius),
+        color,
+        pitch=float(np.arcsin(along[2] / length)),
+        yaw=float(np.arctan2(along[1], along[0])),
+        **more,
+    )
 
 
 def pair(part: Part) -> list[Part]:

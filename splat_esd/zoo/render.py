@@ -7,9 +7,9 @@ import numpy as np
 from splat_esd.zoo.primitives import Part
 
 SUN = np.array([0.35, 0.25, 0.90])
-_STEPS = 7  # Newton steps to a convex part: errors below 1e-3 of its size
-_WALKS = 26  # steps of sphere tracing to a ring
-_MISS = np.float32(0.004)  # how far outside a ray may stop and still count as a hit
+_STEPS = 12  # Newton steps to a convex part, at most
+_WALKS = 26  # steps of sphere tracing to a ring, at most
+_CLOSE = np.float32(0.001)  # how far outside a ray stops, relative to the part
 
 
 @dataclass(frozen=True)
@@ -56,20 +56,33 @@ def render_parts(
     )
     nearest = np.full((n, n), np.inf, np.float32)
     owner = np.full((n, n), -1, np.int16)
-    windows = [_cast(i, part, rays, nearest, owner) for i, part in enumerate(parts)]
-    rgba = np.zeros((n, n, 4), np.float32)
+    for i in _order(parts, rays):
+        _cast(i, parts[i], rays, nearest, owner)
+    rgba = np.zeros((n * n, 4), np.float32)
+    seen, normals, colors = _surface_seen(parts, rays, nearest, owner)
     sun = (sun / np.linalg.norm(sun)).astype(np.float32)
-    for i, (part, window) in enumerate(zip(parts, windows, strict=True)):
-        _shade(i, part, rays, window, nearest, owner, sun, rgba)
-    return rgba.reshape(size, supersample, size, supersample, 4).mean((1, 3))
+    light = 1.05 * (0.60 + 0.15 * normals[:, 2] + 0.30 * np.maximum(normals @ sun, 0))
+    rgba[seen, :3] = np.minimum(light[:, None] * colors, 1)
+    rgba[seen, 3] = 1
+    rows = rgba.reshape(size, supersample, n, 4).sum(1)
+    return rows.reshape(size, size, supersample, 4).sum(2) / supersample**2
 
 
-def _cast(index: int, part: Part, rays: _Rays, nearest: np.ndarray, owner: np.ndarray):
-    """Enters a part into the depth and owner buffers; returns the window it may be seen in."""
+def _order(parts: list[Part], rays: _Rays) -> list[int]:
+    """Returns the parts in the order of drawing: what is cheap and near hides what is not."""
+    ahead = rays.rotation[2]
+    return sorted(
+        range(len(parts)),
+        key=lambda i: (parts[i].shape != "ellipsoid", float(ahead @ np.asarray(parts[i].center))),
+    )
+
+
+def _cast(index: int, part: Part, rays: _Rays, nearest: np.ndarray, owner: np.ndarray) -> None:
+    """Enters a part into the depth and owner buffers, inside the window it may be seen in."""
     window = _window(part, rays)
     near, own = nearest[window], owner[window]
     if not near.size:
-        return window
+        return
     o, D = _unit_rays(part, rays)
     x, y = rays.x[None, window[1]], rays.y[window[0], None]
     if part.shape == "ellipsoid":
@@ -77,7 +90,7 @@ def _cast(index: int, part: Part, rays: _Rays, nearest: np.ndarray, owner: np.nd
         closer = s < near
         np.copyto(near, s, where=closer)
         own[closer] = index
-        return window
+        return
     enter, leave = _meet_bounds(o, D, x, y, part)
     rows, columns = np.nonzero((enter < leave) & (enter < near))
     if len(rows):
@@ -87,7 +100,6 @@ def _cast(index: int, part: Part, rays: _Rays, nearest: np.ndarray, owner: np.nd
         closer = s < near[rows, columns]
         rows, columns = rows[closer], columns[closer]
         near[rows, columns], own[rows, columns] = s[closer], index
-    return window
 
 
 def _window(part: Part, rays: _Rays) -> tuple[slice, slice]:
@@ -146,37 +158,61 @@ def _meet_convex(part: Part, o, d, s: np.ndarray, leave: np.ndarray) -> np.ndarr
     """Finds the first G(o + s d) = 1 by Newton's method, which on a convex gauge only ever
     approaches it from outside; infinite where a ray misses.
     """
+    met = np.full_like(s, np.inf)
+    rest = np.arange(len(s))
     for _ in range(_STEPS):
         g, gx, gy, gz = part.gauge(*(o[k] + s * d[k] for k in range(3)))
         slope = gx * d[0] + gy * d[1] + gz * d[2]
-        ahead = (g - 1) / np.maximum(-slope, np.float32(1e-9))
-        s = np.minimum(s + np.maximum(ahead, 0), leave)
-    return np.where(g < 1 + _MISS, s, np.float32(np.inf))
+        done = g < 1 + _CLOSE
+        met[rest[done]] = s[done]
+        go_on = ~done & (slope < 0)
+        rest, leave, d = rest[go_on], leave[go_on], [dk[go_on] for dk in d]
+        s = s[go_on] - (g[go_on] - 1) / slope[go_on]
+        inside = s < leave
+        if not inside.all():
+            rest, leave, d, s = rest[inside], leave[inside], [dk[inside] for dk in d], s[inside]
+        if not len(s):
+            break
+    return met
 
 
 def _meet_ring(part: Part, o, d, s: np.ndarray, leave: np.ndarray) -> np.ndarray:
     """Finds the first G(o + s d) = 1 by walking the distance to the ring, which is t (G - 1)."""
+    met = np.full_like(s, np.inf)
+    rest = np.arange(len(s))
     tube = np.float32(part.radii[2] / part.radii[0])
     pace = tube / np.sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2])
     for _ in range(_WALKS):
         g = part.gauge(*(o[k] + s * d[k] for k in range(3)))[0]
-        s = np.minimum(s + (g - 1) * pace, leave)
-    return np.where(g < 1 + 5 * _MISS, s, np.float32(np.inf))
+        done = g < 1 + 10 * _CLOSE
+        met[rest[done]] = s[done]
+        s = s + (g - 1) * pace
+        go_on = ~done & (s < leave)
+        rest, leave, pace, s = rest[go_on], leave[go_on], pace[go_on], s[go_on]
+        d = [dk[go_on] for dk in d]
+        if not len(s):
+            break
+    return met
 
 
-def _shade(index, part, rays: _Rays, window, nearest, owner, sun, rgba) -> None:
-    """Paints the pixels a part owns."""
-    rows, columns = np.nonzero(owner[window] == index)
-    if not len(rows):
-        return
-    s = nearest[window][rows, columns]
-    o, D = _unit_rays(part, rays)
-    x, y = rays.x[window[1]][columns], rays.y[window[0]][rows]
-    p = [o[k] + s * (x * D[k, 0] + y * D[k, 1] + D[k, 2]) for k in range(3)]
-    normal = np.stack(part.gauge(*p)[1:], -1) @ (part.rotation() / part.unit).T.astype(np.float32)
-    normal /= np.sqrt(np.einsum("ij,ij->i", normal, normal))[:, None]
-    light = 1.05 * (0.60 + 0.15 * normal[:, 2] + 0.30 * np.maximum(normal @ sun, 0))
-    color = np.minimum(light[:, None] * np.asarray(part.color, np.float32), 1)
-    target = rgba[window]
-    target[rows, columns, :3] = color
-    target[rows, columns, 3] = 1
+def _surface_seen(parts: list[Part], rays: _Rays, nearest: np.ndarray, owner: np.ndarray):
+    """Returns the pixels that show something (flat indices), and normals and colours there."""
+    flat = owner.ravel()
+    seen = np.flatnonzero(flat >= 0)
+    seen = seen[np.argsort(flat[seen], kind="stable")]
+    bounds = np.searchsorted(flat[seen], np.arange(len(parts) + 1))
+    s = nearest.ravel()[seen]
+    rows, columns = np.divmod(seen, len(rays.x))
+    x, y = s * rays.x[columns], s * rays.y[rows]
+    normals = np.empty((len(seen), 3), np.float32)
+    for part, begin, end in zip(parts, bounds[:-1], bounds[1:], strict=True):
+        if begin == end:
+            continue
+        own = slice(begin, end)
+        o, D = _unit_rays(part, rays)
+        p = (o[k] + (x[own] * D[k, 0] + y[own] * D[k, 1] + s[own] * D[k, 2]) for k in range(3))
+        outward = np.stack(part.gauge(*p)[1:], -1)
+        normals[own] = outward @ (part.rotation() / part.unit).T.astype(np.float32)
+    normals /= np.sqrt(np.einsum("ij,ij->i", normals, normals))[:, None]
+    paints = np.array([part.color for part in parts], np.float32)
+    return seen, normals, paints[flat[seen]]

@@ -18,6 +18,7 @@ class Toy:
         brow: Radius of the head under the hat.
         eyes: Middle of the left lens of glasses; the right one mirrors it.
         lens: Radius of the lenses.
+        ear: Where the left temple of glasses ends.
         neck: The ring or box a scarf is; only its shape is used.
         chin: Where a bow tie is tied.
         chest: The solid a backpack is strapped to; the pack sits at its own -x side.
@@ -28,12 +29,13 @@ class Toy:
     brow: float
     eyes: Triple
     lens: float
+    ear: Triple
     neck: Part
     chin: Triple
     chest: Part
 
 
-def on(part: Part, y: float, z: float, *, out: float = 0.0) -> Triple:
+def on(part: Part, y: float | int, z: float | int, *, out: float = 0.0) -> Triple:
     """Returns the point (x, y, z) on the front of an upright ellipsoid, moved `out` along +x."""
     (cx, cy, cz), (rx, ry, rz) = part.center, part.radii
     inside = 1 - ((y - cy) / ry) ** 2 - ((z - cz) / rz) ** 2
@@ -50,5 +52,5 @@ def eyes(at: Triple, size: float, color: Color = INK, *, rim: Color | None = WHI
     x, y, z = at
     pupil = ball((x + 0.35 * size, y, z), (0.62 * size, size, size * 1.08), color)
     glint = ball((x + 0.85 * size, y - 0.22 * size, z + 0.42 * size), 0.36 * size, WHITE)
-    white = [] if rim is None else pair(ball(at, (0.62 * size, 1.4 * size, 1.45 * size), rim))
+    white = [] if rim is None else pair(ball(at, (0.62 * size, 1.33 * size, 1.38 * size), rim))
     return [*white, *pair(pupil), *pair(glint)]
