@@ -1,6 +1,8 @@
 import json
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,10 +27,14 @@ def photos():
     return take_photos(200, 128, seed=4321, bias=AS_GENERATED)
 
 
+def before_grey(rgba: np.ndarray) -> torch.Tensor:
+    pixels = torch.from_numpy(rgba).float() / 255
+    return pixels[..., :3] + 0.8 * (1 - pixels[..., 3:])
+
+
 @pytest.fixture(scope="module")
 def images(photos):
-    rgba = torch.from_numpy(photos.rgba).float() / 255
-    return rgba[..., :3] + 0.8 * (1 - rgba[..., 3:])
+    return before_grey(photos.rgba)
 
 
 def test_the_judge_names_fresh_photos(judge, photos, images):
@@ -38,7 +44,7 @@ def test_the_judge_names_fresh_photos(judge, photos, images):
         for i, head in enumerate(CLASSES)
     }
     assert right["object"] >= 0.97
-    assert right["color"] >= 0.85 and right["accessory"] >= 0.85
+    assert right["color"] >= 0.9 and right["accessory"] >= 0.8
 
 
 def test_the_judge_sees_from_where_a_photo_was_taken(judge, photos, images):
@@ -46,8 +52,9 @@ def test_the_judge_sees_from_where_a_photo_was_taken(judge, photos, images):
     error = verdict.azimuth - torch.tensor(photos.shots.azimuth).float()
     error = (torch.remainder(error + math.pi, 2 * math.pi) - math.pi).abs().rad2deg()
     assert error.median() <= 10
-    round_ones = torch.tensor([c == Composition("cake") for c in photos.shots.compositions])
-    assert verdict.sharpness[round_ones].mean() < 0.5 < verdict.sharpness.median()
+    cakes = replace(photos.shots[:30], compositions=[Composition("cake")] * 30)
+    assert judge(before_grey(cakes.render(96))).sharpness.mean() < 0.5
+    assert verdict.sharpness.median() > 0.8
 
 
 def test_small_and_large_pictures_are_judged_alike(judge, images):

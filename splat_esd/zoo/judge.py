@@ -77,14 +77,14 @@ class Judge:
 
     @torch.no_grad()
     def __call__(self, images: Float[Tensor, "B H W 3"]) -> Verdict:
-        """Judges square pictures in [0, 1].
+        """Judges square pictures in [0, 1], on the CPU.
 
         Raises:
             ValueError: If they are not square.
         """
         if images.shape[1] != images.shape[2]:
             raise ValueError(f"images: expected [B, S, S, 3], got {list(images.shape)}.")
-        x = images.permute(0, 3, 1, 2).float()
+        x = images.permute(0, 3, 1, 2).float().cpu()
         x = F.interpolate(x, (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)
         *classes, turn = (logits.softmax(-1) for logits in heads(self.network(x)))
         return Verdict(*classes, *circular_mean(turn))
