@@ -19,7 +19,6 @@ from splat_esd.zoo.objects_things import (
     tree,
 )
 from splat_esd.zoo.objects_wild import bear, elephant, fox, lion, monkey, panda
-from splat_esd.zoo.primitives import Part
 from splat_esd.zoo.toy import Toy
 
 # Those with a face come first.
@@ -31,5 +30,3 @@ OBJECTS: dict[str, Callable[[], Toy]] = {
         *(mushroom, cactus, house, car, teapot, rocket, tree, chair, cake),
     )
 }
-TOYS = {name: (lambda make=make: make().parts) for name, make in OBJECTS.items()}
-__all__ = ["OBJECTS", "TOYS", "Part"]

@@ -11,6 +11,7 @@ from splat_esd.zoo.palette import (
     SKY,
     SLATE,
     TAN,
+    UMBER,
     WHITE,
 )
 from splat_esd.zoo.primitives import ball, box, cone, pair, ring
@@ -95,9 +96,10 @@ def owl() -> Toy:
         *eyes((0.345, 0.15, 0.22), 0.075, rim=None),
         cone((0.37, 0, 0.14), (0.06, 0.06, 0.09), CARROT, pitch=-2.2, top=0.1),
         *dyed(pair(cone((0.04, 0.26, 0.46), (0.08, 0.10, 0.14), coat, roll=-0.45, top=0.1))),
-        *pair(ball((-0.04, 0.37, -0.22), (0.24, 0.09, 0.30), BROWN, roll=0.1, pitch=-0.2)),
+        *dyed(pair(ball((-0.04, 0.37, -0.22), (0.24, 0.09, 0.30), coat, roll=0.1, pitch=-0.2))),
         *pair(ball((0.16, 0.15, -0.62), (0.13, 0.11, 0.05), CARROT)),
-        ball((-0.38, 0, -0.46), (0.17, 0.16, 0.06), BROWN, pitch=0.7),
+        ball((-0.38, 0, -0.46), (0.17, 0.16, 0.06), UMBER, pitch=0.7),
+        *pair(ball((-0.19, 0.39, -0.38), (0.14, 0.07, 0.14), UMBER, roll=0.1, pitch=-0.2)),
     ]
     return Toy(
         parts,
@@ -120,7 +122,7 @@ def snowman() -> Toy:
     parts = [
         *dyed([head, middle, base]),
         cone((0.38, 0, 0.26), (0.065, 0.065, 0.17), CARROT, pitch=-1.571, top=0.1),
-        *eyes((spot[0] - 0.02, *spot[1:]), 0.05, rim=None),
+        *eyes((spot[0] - 0.02, *spot[1:]), 0.052),
         *pair(ball(on(head, 0.11, 0.185), 0.026, INK)),
         *pair(ball(on(head, 0.045, 0.15), 0.026, INK)),
         *[ball(on(middle, 0, z), 0.045, INK) for z in (0.06, -0.08)],

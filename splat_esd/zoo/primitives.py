@@ -1,8 +1,8 @@
 """The solids toys are made of: ellipsoids, domes, soft boxes and cones, rings.
 
-Each is given by its gauge. A gauge G is a function of a point p in the part's own unit frame, and the solid is G(p) <= 1.
-All but the ring's are norm-like (convex, G(a p) = a G(p) for a >= 0): a ray meets
-them by Newton's method without fail, and p / G(p) lies on the surface.
+Each is given by its gauge, a function G of a point p in the part's own unit frame: the solid is
+G(p) <= 1. All but the ring's are norm-like (convex, G(a p) = a G(p) for a >= 0): a ray meets them
+by Newton's method without fail, and p / G(p) lies on the surface.
 """
 
 from collections.abc import Callable

@@ -1,35 +1,37 @@
 """How the embedded prior was trained: an autoencoder, then a diffusion model on its latents."""
 
-import json
-import math
-import time
-from dataclasses import dataclass, fields
+import copy
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from splat_esd.errors import UsageError
-from splat_esd.zoo.dataset import Photos, caption, compose, take_photos
-from splat_esd.zoo.objects import TOYS
+from splat_esd.zoo.captions import LENGTH, WORDS
+from splat_esd.zoo.dataset import Bias, Photos, compose, take_photos
+from splat_esd.zoo.training import Clock, descend, load, log, read_settings, save
 
-SIZE = 64
-LENGTH = 16  # tokens in a caption
-WORDS = (
-    *("a an the of from photo picture toy small view front side back overhead ,".split()),
-    *sorted(TOYS),
-)
+SIZE = 128
+SCALE = 8  # pixels along one side of a latent
+CHANNELS = 8
+TEXT_WIDTH = 160
+UNCAPTIONED = 0.12  # of the photos, for classifier-free guidance
+NOISE = 0.15  # at most, on half of the autoencoder's input: it must read unfinished splats too
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What `splat-esd zoo train` takes: folder, minutes for each model, photos, threads, seed."""
+    """What `splat-esd zoo train` takes: folder, minutes for each model, photos and what share of
+    them shows front and sides, batch of the denoiser, threads, seed.
+    """
 
     out: str = "zoo-prior"
-    vae_minutes: float = 15.0
-    unet_minutes: float = 60.0
-    photos: int = 18000
+    vae_minutes: float = 90.0
+    unet_minutes: float = 240.0
+    photos: int = 40000
+    front: float = 0.7
+    sides: float = 0.2
     batch: int = 32
     threads: int = 2
     seed: int = 0
@@ -37,29 +39,22 @@ class Settings:
 
 def main(arguments: list[str]) -> None:
     """Trains the prior; run it again on the same folder and it goes on where it stopped."""
-    settings = _parse(arguments)
+    settings = read_settings(Settings, arguments, command="zoo train")
     torch.set_num_threads(settings.threads)
     out = Path(settings.out)
-    (out / "work").mkdir(parents=True, exist_ok=True)
-    photos = take_photos(settings.photos, SIZE, settings.seed)
-    vae = train_vae(photos, settings, out / "work")
-    train_unet(vae, photos, settings, out)
-
-
-def _parse(arguments: list[str]) -> Settings:
-    known = {f.name: f.type for f in fields(Settings)}
-    given = {}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if key not in known or not equals:
-            raise UsageError(
-                f"zoo train takes {', '.join(f'{k}=...' for k in known)}; got {argument}."
-            )
-        try:
-            given[key] = known[key](value)
-        except ValueError:
-            raise UsageError(f"{key}: expected a {known[key].__name__}, got {value}.") from None
-    return Settings(**given)
+    work = out / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    photos = take_photos(
+        settings.photos,
+        SIZE,
+        seed=settings.seed,
+        bias=Bias(front=settings.front, sides=settings.sides),
+        folder=work / "photos",
+        processes=settings.threads,
+    )
+    vae = train_vae(photos, settings, work)
+    latents = encode_photos(vae, photos, work / "latents.npy", settings.seed + 1)
+    train_unet(vae, latents, photos, settings, out)
 
 
 def build_tokenizer():
@@ -69,12 +64,12 @@ def build_tokenizer():
     letters = sorted({letter for word in WORDS for letter in word})
     tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(c + "</w>" for c in letters)]
     merges = []
-    for word in sorted(WORDS, key=len, reverse=True):  # else "an" would be cut out of "snowman"
+    for word in WORDS:
         pieces = [*word[:-1], word[-1] + "</w>"]
-        while len(pieces) > 1:
-            merges.append((pieces[0], pieces[1]))
-            pieces[:2] = ["".join(pieces[:2])]
-            tokens.append(pieces[0])
+        while len(pieces) > 1:  # from the end: no merge of one word can then split another
+            merges.append((pieces[-2], pieces[-1]))
+            pieces[-2:] = ["".join(pieces[-2:])]
+            tokens.append(pieces[-1])
     tokens, merges = list(dict.fromkeys(tokens)), list(dict.fromkeys(merges))
     return CLIPTokenizer(
         vocab={token: i for i, token in enumerate(tokens)},
@@ -85,18 +80,18 @@ def build_tokenizer():
 
 
 def build_text_encoder(tokenizer):
-    """Makes the text encoder: CLIP's, three layers of 128."""
+    """Makes the text encoder: CLIP's, four layers."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
-            hidden_size=128,
-            intermediate_size=256,
-            num_hidden_layers=3,
-            num_attention_heads=4,
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=2 * TEXT_WIDTH,
+            num_hidden_layers=4,
+            num_attention_heads=5,
             max_position_embeddings=LENGTH,
-            projection_dim=128,
+            projection_dim=TEXT_WIDTH,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
@@ -105,14 +100,14 @@ def build_text_encoder(tokenizer):
 
 
 def build_vae():
-    """Makes the autoencoder: 64 x 64 x 3 -> 16 x 16 x 4."""
+    """Makes the autoencoder: 128 x 128 x 3 -> 16 x 16 x 8; few channels where pixels are many."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
-        block_out_channels=(24, 48, 64),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        latent_channels=4,
+        block_out_channels=(16, 32, 64, 128),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=CHANNELS,
         layers_per_block=1,
         norm_num_groups=8,
         sample_size=SIZE,
@@ -126,12 +121,14 @@ def build_unet():
     from diffusers.models.attention_processor import AttnProcessor
 
     unet = UNet2DConditionModel(
-        sample_size=SIZE // 4,
-        block_out_channels=(64, 128, 192),
+        sample_size=SIZE // SCALE,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        block_out_channels=(96, 160, 160),
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         layers_per_block=1,
-        cross_attention_dim=128,
+        cross_attention_dim=TEXT_WIDTH,
         attention_head_dim=4,
         norm_num_groups=16,
     )
@@ -154,53 +151,36 @@ def build_scheduler():
     )
 
 
-class Clock:
-    """A training budget in minutes that survives restarts; tells the learning rate and when to
-    stop.
-    """
-
-    def __init__(self, minutes: float, spent: float = 0.0):
-        self.budget, self.start = 60.0 * minutes, time.monotonic() - spent
-
-    @property
-    def spent(self) -> float:
-        return time.monotonic() - self.start
-
-    def rate(self, peak: float, step: int) -> float:
-        """Returns the learning rate: 200 steps of warm-up, then a cosine over the budget."""
-        done = min(self.spent / self.budget, 1.0)
-        return (
-            peak * min(1.0, (step + 1) / 200) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
-        )
-
-
 def train_vae(photos: Photos, settings: Settings, work: Path):
-    """Trains the autoencoder on |x - x'| + |grad x - grad x'| + 1e-5 KL; returns it with unit
-    latents.
+    """Trains the autoencoder on |x - x'| + |grad x - grad x'| + 1e-5 KL, half of the input under
+    noise; returns it with unit latents.
     """
     torch.manual_seed(settings.seed)
     vae = build_vae()
-    optimizer = torch.optim.AdamW(vae.parameters(), 1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
-    generator = torch.Generator().manual_seed(settings.seed)
-    step, spent = _load(work / "vae.pt", vae, optimizer)
-    generator.manual_seed(settings.seed + step)
-    clock, saved = Clock(settings.vae_minutes, spent), spent
-    while clock.spent < clock.budget:
-        _set_rate(optimizer, clock.rate(1e-3, step))
-        x = compose(photos, torch.randint(len(photos), (16,), generator=generator), generator)
+    optimizer = torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.99), weight_decay=1e-4)
+    step, spent = load(work / "vae.pt", model=vae, optimizer=optimizer)
+    generator = torch.Generator().manual_seed(settings.seed + step)
+    clock, saved, losses = Clock(settings.vae_minutes, spent), spent, []
+    while clock.running:
+        x = compose(photos, torch.randint(len(photos), (8,), generator=generator), generator)
+        strength = NOISE * torch.rand(len(x), 1, 1, 1, generator=generator)
+        strength[: len(x) // 2] = 0.0
         with torch.autocast("cpu", torch.bfloat16):
-            posterior = vae.encode(x).latent_dist
+            seen = x + strength * torch.randn(x.shape, generator=generator)
+            posterior = vae.encode(seen).latent_dist
             y = vae.decode(posterior.sample(generator=generator)).sample
-        loss = _reconstruction(y.float(), x) + 1e-5 * posterior.kl().mean() / 64
-        _descend(loss, vae, optimizer)
+        loss = _reconstruction(y.float(), x) + 1e-5 * posterior.kl().mean() / SCALE**2
+        descend(loss, vae, optimizer, clock.rate(1e-3, step))
+        losses.append(loss.item())
         step += 1
         if step % 100 == 0:
-            _log(work / "vae.jsonl", step=step, minutes=clock.spent / 60, loss=loss.item())
+            log(work / "vae.jsonl", step=step, minutes=clock.spent / 60, loss=np.mean(losses))
+            losses = []
         if clock.spent - saved > 120:
             saved = clock.spent
-            _save(work / "vae.pt", vae, optimizer, step, saved)
-    _save(work / "vae.pt", vae, optimizer, step, clock.spent)
-    return fold_statistics(vae, photos, generator)
+            save(work / "vae.pt", step=step, spent=saved, model=vae, optimizer=optimizer)
+    save(work / "vae.pt", step=step, spent=clock.spent, model=vae, optimizer=optimizer)
+    return fold_statistics(vae, photos, torch.Generator().manual_seed(settings.seed))
 
 
 def _reconstruction(y: Tensor, x: Tensor) -> Tensor:
@@ -216,65 +196,79 @@ def fold_statistics(vae, photos: Photos, generator: torch.Generator):
     """
     vae.eval().requires_grad_(False)
     index = torch.randint(len(photos), (512,), generator=generator)
-    z = vae.encode(compose(photos, index, generator)).latent_dist.mean
+    z = torch.cat(
+        [vae.encode(compose(photos, i, generator)).latent_dist.mean for i in index.split(64)]
+    )
     mean, std = z.mean((0, 2, 3)), z.std((0, 2, 3))
     quant, post = vae.quant_conv, vae.post_quant_conv
     post.bias += post.weight[:, :, 0, 0] @ mean
     post.weight *= std[None, :, None, None]
-    quant.weight[:4] /= std[:, None, None, None]
-    quant.bias[:4] = (quant.bias[:4] - mean) / std
-    quant.bias[4:] -= 2.0 * std.log()
+    quant.weight[:CHANNELS] /= std[:, None, None, None]
+    quant.bias[:CHANNELS] = (quant.bias[:CHANNELS] - mean) / std
+    quant.bias[CHANNELS:] -= 2.0 * std.log()
     return vae
 
 
 @torch.no_grad()
-def encode_photos(vae, photos: Photos, copies: int, seed: int) -> Tensor:
-    """Encodes every photo `copies` times, each before another background: half [N * copies, 4,
-    h, w].
+def encode_photos(vae, photos: Photos, path: Path, seed: int) -> np.ndarray:
+    """Encodes every photo twice, each time before another background: float16 [2 N, C, h, w].
+
+    They are kept in a file; it goes stale if the autoencoder is trained on, so delete it then.
     """
+    if path.exists():
+        return np.load(path)
     generator = torch.Generator().manual_seed(seed)
-    index = torch.arange(len(photos)).repeat(copies)
-    batches = [vae.encode(compose(photos, i, generator)).latent_dist.mean for i in index.split(64)]
-    return torch.cat(batches).half()
+    side = SIZE // SCALE
+    latents = np.empty((2 * len(photos), CHANNELS, side, side), np.float16)
+    for index in torch.arange(len(latents)).split(64):
+        with torch.autocast("cpu", torch.bfloat16):
+            x = compose(photos, index % len(photos), generator)
+            latents[index.numpy()] = vae.encode(x).latent_dist.mean.half().numpy()
+    np.save(path, latents)
+    return latents
 
 
-def train_unet(vae, photos: Photos, settings: Settings, out: Path) -> None:
-    """Trains denoiser and text encoder on |v - v_phi(z_t, t, y)|^2, captions dropped in 12 %."""
+def train_unet(vae, latents: np.ndarray, photos: Photos, settings: Settings, out: Path) -> None:
+    """Trains denoiser and text encoder on |v - v_phi(z_t, t, y)|^2, some captions dropped."""
     torch.manual_seed(settings.seed)
     tokenizer, scheduler = build_tokenizer(), build_scheduler()
     model = torch.nn.ModuleDict(
         {"unet": build_unet(), "text_encoder": build_text_encoder(tokenizer)}
     ).train()
     average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=_ema)
-    optimizer = torch.optim.AdamW(model.parameters(), 4e-4, betas=(0.9, 0.99), weight_decay=1e-3)
-    step, spent = _load(out / "work" / "unet.pt", model, optimizer, average)
-    latents = encode_photos(vae, photos, 2, settings.seed + 1)
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=1e-3)
+    state = {"model": model, "optimizer": optimizer, "average": average}
+    step, spent = load(out / "work" / "unet.pt", **state)
     generator = torch.Generator().manual_seed(settings.seed + step)
     rng = np.random.default_rng(settings.seed + step)
     clock, saved, losses = Clock(settings.unet_minutes, spent), spent, []
-    while clock.spent < clock.budget:
-        _set_rate(optimizer, clock.rate(4e-4, step))
-        index = torch.randint(len(latents), (settings.batch,), generator=generator)
+    while clock.running:
+        index = torch.randint(len(latents), (settings.batch,), generator=generator).numpy()
         tokens = tokenizer(
-            _captions(rng, photos, index % len(photos)),
+            [
+                "" if rng.random() < UNCAPTIONED else photos.caption(rng, int(i) % len(photos))
+                for i in index
+            ],
             padding="max_length",
             truncation=True,
             max_length=LENGTH,
             return_tensors="pt",
         ).input_ids
-        losses.append(_denoise(model, scheduler, latents[index].float(), tokens, generator))
-        _descend(losses[-1], model, optimizer)
+        z = torch.from_numpy(latents[index]).float()
+        loss = _denoise(model, scheduler, z, tokens, generator)
+        descend(loss, model, optimizer, clock.rate(4e-4, step))
+        losses.append(loss.item())
         average.update_parameters(model)
         step += 1
         if step % 100 == 0:
-            loss = torch.stack(losses).mean().item()
-            _log(out / "work" / "unet.jsonl", step=step, minutes=clock.spent / 60, loss=loss)
+            log(out / "work" / "unet.jsonl", step=step, minutes=clock.spent / 60,
+                loss=np.mean(losses))  # fmt: skip
             losses = []
         if clock.spent - saved > 300:
             saved = clock.spent
-            _save(out / "work" / "unet.pt", model, optimizer, step, saved, average)
+            save(out / "work" / "unet.pt", step=step, spent=saved, **state)
             save_prior(out, vae, average.module, tokenizer, scheduler)
-    _save(out / "work" / "unet.pt", model, optimizer, step, clock.spent, average)
+    save(out / "work" / "unet.pt", step=step, spent=clock.spent, **state)
     save_prior(out, vae, average.module, tokenizer, scheduler)
 
 
@@ -282,14 +276,6 @@ def train_unet(vae, photos: Photos, settings: Settings, out: Path) -> None:
 def _ema(averages: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:
     """Keeps a running mean at first, an exponential one of 1000 steps later."""
     torch._foreach_lerp_(averages, values, max(1e-3, 1.0 / (10.0 + float(count))))
-
-
-def _captions(rng: np.random.Generator, photos: Photos, index: Tensor) -> list[str]:
-    names = sorted(TOYS)
-    return [
-        "" if rng.random() < 0.12 else caption(rng, names[photos.toy[i]], photos.azimuth[i])
-        for i in index.tolist()
-    ]
 
 
 def _denoise(model, scheduler, z: Tensor, tokens: Tensor, generator: torch.Generator) -> Tensor:
@@ -305,8 +291,6 @@ def save_prior(out: Path, vae, model, tokenizer, scheduler) -> None:
     """Writes the prior as a Stable Diffusion pipeline, mostly in half precision, with the words
     it knows.
     """
-    import copy
-
     from diffusers import StableDiffusionPipeline
 
     StableDiffusionPipeline(
@@ -321,42 +305,3 @@ def save_prior(out: Path, vae, model, tokenizer, scheduler) -> None:
         requires_safety_checker=False,
     ).save_pretrained(out)
     (out / "vocabulary.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
-
-
-def _descend(loss: Tensor, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    if not torch.isfinite(loss):
-        raise FloatingPointError("the loss is not finite; resume from the last checkpoint.")
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad()
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
-def _log(path: Path, **values: float) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({k: round(v, 5) for k, v in values.items()}) + "\n")
-
-
-def _save(path: Path, model, optimizer, step: int, spent: float, average=None) -> None:
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    state |= {"step": step, "spent": spent}
-    if average is not None:
-        state["average"] = average.state_dict()
-    torch.save(state, path.with_suffix(".tmp"))
-    path.with_suffix(".tmp").replace(path)
-
-
-def _load(path: Path, model, optimizer, average=None) -> tuple[int, float]:
-    if not path.exists():
-        return 0, 0.0
-    state = torch.load(path, weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    if average is not None:
-        average.load_state_dict(state["average"])
-    return state["step"], state["spent"]
