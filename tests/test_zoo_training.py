@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from splat_esd.errors import UsageError
+from splat_esd.zoo import training
 from splat_esd.zoo.training import Clock, descend, load, log, read_settings, save
 
 
@@ -41,6 +42,16 @@ def test_the_clock_goes_on_where_it_stood_and_the_rate_falls_to_a_fiftieth():
     assert Clock(1.0).rate(1e-3, 1000) == pytest.approx(1e-3, rel=1e-3)
     assert Clock(1.0, 30.0).rate(1e-3, 1000) == pytest.approx(0.51e-3, rel=1e-2)
     assert Clock(1.0, 90.0).rate(1e-3, 1000) == pytest.approx(0.02e-3)
+
+
+def test_a_pause_of_the_process_does_not_count(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    clock = Clock(1.0)
+    now[0] += 15.0
+    assert clock.spent == 15.0 and clock.spent == 15.0
+    now[0] += 3600.0
+    assert clock.spent == 15.0 + training.PAUSE and clock.running
 
 
 def test_a_checkpoint_restores_model_and_optimizer(tmp_path):

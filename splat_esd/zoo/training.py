@@ -14,6 +14,7 @@ from torch import Tensor
 from splat_esd.errors import UsageError
 
 Settings = TypeVar("Settings")
+PAUSE = 20.0  # seconds, longer than any step takes
 
 
 def read_settings(kind: type[Settings], arguments: Sequence[str], *, command: str) -> Settings:
@@ -38,16 +39,22 @@ def read_settings(kind: type[Settings], arguments: Sequence[str], *, command: st
 
 
 class Clock:
-    """A training budget in minutes that survives restarts; tells the learning rate and when to
-    stop.
+    """A training budget in minutes that survives restarts and pauses; tells the learning rate and
+    when to stop.
     """
 
     def __init__(self, minutes: float, spent: float = 0.0):
-        self.budget, self.start = 60.0 * minutes, time.monotonic() - spent
+        self.budget, self._spent, self._seen = 60.0 * minutes, spent, time.monotonic()
 
     @property
     def spent(self) -> float:
-        return time.monotonic() - self.start
+        """Seconds so far; of a longer while without a look, as when the process was stopped or
+        the machine asleep, only `PAUSE` counts.
+        """
+        now = time.monotonic()
+        self._spent += min(now - self._seen, PAUSE)
+        self._seen = now
+        return self._spent
 
     @property
     def running(self) -> bool:
