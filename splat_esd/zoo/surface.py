@@ -19,10 +19,10 @@ def surface(parts: list[Part], count: int, rng: np.random.Generator) -> tuple[Po
     Returns:
         Points, unit normals outwards, and colours.
     Raises:
-        ValueError: If every part lies inside another.
+        ValueError: If there are no parts.
     """
-    if len(mesh(parts)[1]) == 0:
-        raise ValueError("parts: expected some that can be touched, got none.")
+    if not parts:
+        raise ValueError("parts: expected at least one, got none.")
     chosen: list[np.ndarray] = []
     while sum(map(len, chosen)) < count:
         chosen.append(_draw(parts, max(2 * count, 64), rng))
@@ -30,9 +30,7 @@ def surface(parts: list[Part], count: int, rng: np.random.Generator) -> tuple[Po
     return points, normals, colors
 
 
-def mesh(
-    parts: list[Part],
-) -> tuple[Points, Int[np.ndarray, "F 3"], Points]:
+def mesh(parts: list[Part]) -> tuple[Points, Int[np.ndarray, "F 3"], Points]:
     """Wraps every part in triangles, without those that other parts swallow.
 
     Returns:
