@@ -37,6 +37,16 @@ def images(photos):
     return before_grey(photos.rgba)
 
 
+def test_the_judge_names_fresh_photos(judge, photos, images):
+    verdict, known = judge(images), labels(photos.shots.compositions)
+    right = {
+        head: (getattr(verdict, head).argmax(-1) == known[:, i]).float().mean().item()
+        for i, head in enumerate(CLASSES)
+    }
+    assert right["object"] >= 0.97
+    assert right["color"] >= 0.9 and right["accessory"] >= 0.8
+
+
 def test_the_judge_sees_from_where_a_photo_was_taken(judge, photos, images):
     verdict = judge(images)
     error = verdict.azimuth - torch.tensor(photos.shots.azimuth).float()

@@ -13,7 +13,8 @@ from splat_esd.cameras import orbit_cameras
 from splat_esd.zoo.accessories import ACCESSORIES
 from splat_esd.zoo.build import RADIUS, build
 from splat_esd.zoo.captions import Composition
-from splat_esd.zoo.gallery import SIDES, write_gallery
+from splat_esd.zoo.dataset import plan
+from splat_esd.zoo.gallery import SIDES, write_accessories, write_gallery
 from splat_esd.zoo.objects import OBJECTS
 from splat_esd.zoo.palette import COLORS
 from splat_esd.zoo.primitives import Part, ball, box, cone, dome, pair, ring, rod
@@ -176,6 +177,12 @@ def test_whatever_is_worn_the_toy_fits_its_ball_and_fills_it(name, worn):
     assert len(parts) <= 60
 
 
+def test_hardly_any_photo_cuts_anything_off():
+    alpha = plan(500, seed=3).render(32)[..., 3]
+    rims = np.concatenate([alpha[:, 0], alpha[:, -1], alpha[:, :, 0], alpha[:, :, -1]], axis=1)
+    assert rims.any(axis=1).mean() < 0.01
+
+
 @pytest.mark.parametrize("name", FACES)
 def test_a_toy_with_a_face_has_a_front_and_is_left_right_alike(name):
     front, back = seen(name, 0.0), seen(name, math.pi)
@@ -278,6 +285,11 @@ def test_points_are_a_function_of_the_seed():
     assert np.array_equal(a, b) and not np.array_equal(a, c)
 
 
+def test_nothing_to_touch_is_refused():
+    with pytest.raises(ValueError, match="got none"):
+        surface([], 5, np.random.default_rng(0))
+
+
 @pytest.mark.parametrize(
     ("part", "volume"),
     [
@@ -310,3 +322,9 @@ def test_the_gallery_shows_every_toy_from_all_sides(tmp_path):
     assert image.size == (2 * SIDES * 12, len(OBJECTS) // 2 * 12)
     cells = np.asarray(image, int).reshape(13, 12, 16, 12, 3).swapaxes(1, 2)
     assert (np.ptp(cells, axis=(2, 3)) > 30).any(-1).all()
+
+
+def test_everything_that_can_be_worn_is_shown(tmp_path):
+    write_accessories(tmp_path / "worn.png", size=12, toys=3)
+    with Image.open(tmp_path / "worn.png") as image:
+        assert image.size == (3 * 12, len(ACCESSORIES) * 12)
