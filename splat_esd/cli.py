@@ -30,7 +30,7 @@ Commands
   view RUN_OR_PLY          look at it in the browser
   doctor                   what this machine can run, and why not the rest
   bench raster             how fast the CPU rasteriser is here
-  zoo train | judge        train the small built-in prior, or the judge of its toys, again
+  zoo train|judge|exam     train the small built-in prior again, or its judge; examine it
 
 Settings are written KEY=VALUE. The ones to know:
   prompt="..."             what to make; any text, taken as it is
@@ -92,10 +92,12 @@ Takes about five minutes; leave the machine alone meanwhile.
 ZOO_HELP = """\
 splat-esd zoo train [KEY=VALUE...]
 splat-esd zoo judge [KEY=VALUE...]
+splat-esd zoo exam [KEY=VALUE...]
 
 train: trains the small built-in prior again, from its toys.
 judge: trains the network that tells what a picture shows; metrics ask it, generation never does.
-Both go on where they were stopped.
+exam: asks the judge about what the prior draws; report, contact sheet.
+The first two go on where they were stopped.
 """
 
 OUT_OF_MEMORY = "out of memory; try cameras.batch_size=1, quality=draft or a smaller density.cap."
@@ -219,8 +221,10 @@ def _zoo(arguments: list[str]) -> int:
         from splat_esd.zoo.train import main
     elif arguments[:1] == ["judge"]:
         from splat_esd.zoo.judge_train import main
+    elif arguments[:1] == ["exam"]:
+        from splat_esd.zoo.exam import main
     else:
-        raise UsageError("zoo needs to know what to do: splat-esd zoo train or zoo judge.")
+        raise UsageError("zoo needs to know what to do: splat-esd zoo train, judge or exam.")
     main(arguments[1:])
     return 0
 

@@ -119,8 +119,8 @@ def test_generate_may_be_left_out(made: list[Config]):
         (["export"], "nothing to export"),
         (["export", "from=no/such"], "there is no file or folder no/such."),
         (["doctor", "now"], "doctor takes no arguments, got now."),
-        (["zoo"], "zoo needs to know what to do: splat-esd zoo train or zoo judge."),
-        (["zoo", "feed"], "zoo needs to know what to do: splat-esd zoo train or zoo judge."),
+        (["zoo"], "zoo needs to know what to do: splat-esd zoo train, judge or exam."),
+        (["zoo", "feed"], "zoo needs to know what to do: splat-esd zoo train, judge or exam."),
     ],
 )
 def test_a_mistake_is_one_line_and_returns_2(
