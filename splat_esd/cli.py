@@ -28,6 +28,7 @@ Commands
   generate KEY=VALUE...    make a splat (may be left out, as above)
   export from=RUN_OR_PLY   write files from a run or a .ply (export --help)
   view RUN_OR_PLY          look at it in the browser
+  evaluate RUN...          faces counted, quality, variety, fidelity (evaluate --help)
   doctor                   what this machine can run, and why not the rest
   bench raster             how fast the CPU rasteriser is here
   zoo train|judge|exam     train the small built-in prior again, or its judge; examine it
@@ -69,6 +70,24 @@ VIEW_HELP = """\
 splat-esd view RUN_OR_PLY
 
 Opens a run's splat, or any splat .ply, in the browser; served on this machine only.
+"""
+
+EVALUATE_HELP = """\
+splat-esd evaluate RUN... [classifier=FOLDER] [clip=FOLDER]
+
+Renders 24 views around each run's splat, prints a table and writes evaluation.json into the run.
+
+  free, faces, arc    Janus: a face is two or more neighbouring views judged to be taken within 60
+                      degrees of the front; free means exactly one, over at most 180 degrees
+  right               what the views from the front show of what was asked for
+  IQ, IV, IV-IQ       inception quality (lower is sharper), variety (higher is more varied), and
+                      what view and class tell of each other, in nats
+  PSNR, SSIM          beside the real thing, turned so that both agree best
+  CLIP                100 times the mean cosine of views and prompt
+
+Runs of the zoo prior are judged by the zoo's judge. For others, and for CLIP:
+  classifier=FOLDER   an image classifier in transformers' layout; gives IQ and IV
+  clip=FOLDER         a CLIP in transformers' layout
 """
 
 DOCTOR_HELP = """\
@@ -199,6 +218,13 @@ def _view(arguments: list[str]) -> int:
     return 0
 
 
+def _evaluate(arguments: list[str]) -> int:
+    from splat_esd.evaluate import main as evaluate
+
+    evaluate(arguments)
+    return 0
+
+
 def _doctor(arguments: list[str]) -> int:
     if arguments:
         raise UsageError(f"doctor takes no arguments, got {' '.join(arguments)}.")
@@ -233,6 +259,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "generate": _generate,
     "export": _export,
     "view": _view,
+    "evaluate": _evaluate,
     "doctor": _doctor,
     "bench": _bench,
     "zoo": _zoo,
@@ -242,6 +269,7 @@ _HELP = {
     "generate": HELP,
     "export": EXPORT_HELP,
     "view": VIEW_HELP,
+    "evaluate": EVALUATE_HELP,
     "doctor": DOCTOR_HELP,
     "bench": BENCH_HELP,
     "zoo": ZOO_HELP,

@@ -6,7 +6,7 @@ from PIL import Image
 
 from splat_esd.zoo.captions import Composition, is_held_out
 from splat_esd.zoo.exam import SECTORS, choose, grade, main, obeyed, sectors
-from splat_esd.zoo.judge import CLASSES, Verdict
+from splat_esd.zoo.judge import BINS, CLASSES, Verdict
 
 RED_CORGI = Composition("corgi", "red", "scarf", "blue")
 
@@ -20,6 +20,7 @@ def verdict(*compositions: Composition, azimuth: float = 0.0) -> Verdict:
         for head, names in CLASSES.items()
     }
     count = len(compositions)
+    heads["turn"] = torch.full((count, BINS), 1 / BINS)
     return Verdict(**heads, azimuth=torch.full((count,), azimuth), sharpness=torch.ones(count))
 
 

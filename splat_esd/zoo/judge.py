@@ -24,6 +24,7 @@ from splat_esd.zoo.palette import COLORS
 
 SIZE = 96  # pixels of the pictures it looks at
 BINS = 24  # of azimuth
+TELLS = 15.0  # degrees: with a larger median error in its exam, an object has no front
 CLASSES: dict[str, tuple[str | None, ...]] = {
     "object": tuple(OBJECTS),
     "color": (None, *COLORS),
@@ -35,23 +36,30 @@ _WIDTHS = (32, 64, 128, 224)
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the judge says of B pictures: probabilities in the order of CLASSES, and the azimuth in
-    radians with its sharpness in [0, 1]: 1 for no doubt, 0 where all sides look alike.
+    """What the judge says of B pictures: probabilities in the order of CLASSES and of BINS of the
+    circle, the first centred on the front; and the azimuth in radians with its sharpness in [0, 1]:
+    1 for no doubt, 0 where all sides look alike.
     """
 
     object: Float[Tensor, "B objects"]
     color: Float[Tensor, "B colors"]
     accessory: Float[Tensor, "B accessories"]
     accessory_color: Float[Tensor, "B colors"]
+    turn: Float[Tensor, "B bins"]
     azimuth: Float[Tensor, " B"]
     sharpness: Float[Tensor, " B"]
 
 
 class Judge:
-    """Looks at pictures of any size; `load` returns the one that was trained."""
+    """Looks at pictures of any size; `load` returns the one that was trained.
 
-    def __init__(self, network: nn.Module):
+    Arguments:
+        frontless: Objects that look so alike from all sides that it cannot tell their azimuth.
+    """
+
+    def __init__(self, network: nn.Module, frontless: frozenset[str] = frozenset()):
         self.network = network.eval().requires_grad_(False)
+        self.frontless = frontless
 
     @classmethod
     def load(cls, folder: Path = ASSETS / "judge") -> "Judge":
@@ -73,7 +81,8 @@ class Judge:
         network = build_network()
         weights = load_file(folder / "judge.safetensors")
         network.load_state_dict({name: value.float() for name, value in weights.items()})
-        return cls(network)
+        marks = card["exam"]["clean"]["objects"].items()
+        return cls(network, frozenset(n for n, m in marks if m["azimuth_degrees"] > TELLS))
 
     @torch.no_grad()
     def __call__(self, images: Float[Tensor, "B H W 3"]) -> Verdict:
@@ -87,7 +96,7 @@ class Judge:
         x = images.permute(0, 3, 1, 2).float().cpu()
         x = F.interpolate(x, (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)
         *classes, turn = (logits.softmax(-1) for logits in heads(self.network(x)))
-        return Verdict(*classes, *circular_mean(turn))
+        return Verdict(*classes, turn, *circular_mean(turn))
 
 
 def _names() -> dict[str, list[str | None]]:
