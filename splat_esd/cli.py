@@ -38,6 +38,7 @@ Settings are written KEY=VALUE. The ones to know:
   negative_prompt="..."    what to stay away from
   quality=normal           draft | normal | high
   seed=0                   another number, another splat; null picks one
+  seeds=4 keep=best        several, ranked; the best is named
   prior=auto               zoo (built in, toys, CPU) | sd21 | sd15 (Stable Diffusion, GPU)
   guidance=esd             esd | vsd | sds
   guidance.lambda=0.5      0 is vsd; more keeps the views apart (no face on every side)
@@ -181,6 +182,11 @@ def _generate(arguments: list[str]) -> int:
     from splat_esd.config import load_config
 
     config = load_config(arguments)
+    if config.seeds > 1 or config.keep == "best":
+        from splat_esd.best import generate_seeds
+
+        generate_seeds(config)
+        return 0
     from splat_esd.generate import generate
 
     generate(config)

@@ -283,6 +283,9 @@ class Config(_Section):
     prompt: Annotated[str, AfterValidator(_spoken)]
     negative_prompt: str
     seed: Annotated[int, _within("[0, 4294967295]")] | None
+    seeds: Count
+    keep: Literal["all", "best"]
+    classifier: UserPath | None
     steps: Count | None
     out: UserPath
     resume: UserPath | None

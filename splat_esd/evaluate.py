@@ -15,7 +15,7 @@ from splat_esd.cameras import Cameras, turntable
 from splat_esd.errors import UsageError
 from splat_esd.export.ply import read_ply
 from splat_esd.gaussians import Gaussians
-from splat_esd.metrics.fidelity import aligned_fidelity, true_views
+from splat_esd.metrics.fidelity import aligned_fidelity, ssim, true_views
 from splat_esd.metrics.inception import inception_scores
 from splat_esd.metrics.janus import AROUND
 from splat_esd.metrics.judged import faces, look, right, variety
@@ -91,17 +91,20 @@ def evaluate(gaussians: Gaussians, composition: Composition | None) -> dict:
     """Judges an asset; without a composition of the zoo there is nothing to judge it by.
 
     Returns:
-        `janus`, `right`, `inception`, `fidelity` (each None where it cannot be had), and the
-        `views` before white that they were taken from [AROUND, SIZE, SIZE, 3].
+        `janus`, `right`, `inception`, `fidelity` (each None where it cannot be had);
+        `consistency`, the mean SSIM of neighbouring views; and the `views` before white that all
+        were taken from [AROUND, SIZE, SIZE, 3].
     """
     rgb, alpha = render_views(gaussians, around())
     views = (rgb + 1 - alpha).clamp(0, 1)
+    known: dict = {"consistency": _round(ssim(views, views.roll(1, dims=0)).mean().item())}
+    known["views"] = views
     if composition is None:
-        return dict.fromkeys(("janus", "right", "inception", "fidelity")) | {"views": views}
+        return known | dict.fromkeys(("janus", "right", "inception", "fidelity"))
     judge = _judge()
     verdict = look(judge, rgb, alpha)
     found = faces(judge, verdict, composition)
-    return {
+    return known | {
         "janus": {
             "free": found.free,
             "faces": found.count,
@@ -112,7 +115,6 @@ def evaluate(gaussians: Gaussians, composition: Composition | None) -> dict:
         "right": right(verdict, composition, found.front),
         "inception": _rounded(variety(verdict)) | {"classifier": "zoo judge"},
         "fidelity": aligned_fidelity(views, true_views(composition, around())),
-        "views": views,
     }
 
 
@@ -143,7 +145,11 @@ def _composition(run: Mapping) -> Composition | None:
 
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in values.items()}
+    return {name: _round(value) for name, value in values.items()}
+
+
+def _round(value: float) -> float:
+    return round(value, 4)
 
 
 def _row(name: str, report: Mapping) -> list[str]:

@@ -46,6 +46,16 @@ def open_run_folder(config: Config) -> tuple[Path, bool]:
     raise UsageError(f"out: {parent} holds a thousand runs of this second; choose another out=.")
 
 
+def finished_run(config: Config) -> Path | None:
+    """Returns the newest finished run of the very same configuration, if there is one."""
+    for folder in sorted((config.out / slug(config.prompt)).glob("*"), reverse=True):
+        saved = folder / "config.yaml"
+        if read_run(folder).get("status") == "finished" and saved.is_file():
+            if saved.read_text(encoding="utf-8") == config.to_yaml():
+                return folder
+    return None
+
+
 def write_run(folder: Path, **facts: object) -> None:
     """Adds facts to run.json, which is replaced whole; status "running" carries this process's
     id.
@@ -59,7 +69,7 @@ def read_run(folder: Path) -> dict:
     """Returns run.json, or nothing if there is none yet."""
     try:
         return json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return {}
 
 
