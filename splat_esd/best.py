@@ -55,9 +55,7 @@ def _rank(folders: list[Path], config: Config) -> Path:
     reports = {f: evaluate_run(f, classifier=config.classifier) for f in folders}
     order = sorted(folders, key=lambda folder: score(reports[folder]), reverse=True)
     ranking = {"rule": RULES[rule], "best": order[0].name}
-    ranking["runs"] = [
-        {"run": f.name, "score": score(reports[f])} | _told(reports[f]) for f in order
-    ]
+    ranking["runs"] = [_told(folder, reports[folder]) for folder in order]
     write_text(folders[0].parent / "ranking.json", json.dumps(ranking, indent=2) + "\n")
     rows = [[f.name, *(f"{value:.3g}" for value in score(reports[f]))] for f in order]
     columns = ["free", "right", "IV-IQ"] if rule == "zoo" else ["IV-IQ + SSIM"]
