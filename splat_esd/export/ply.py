@@ -16,6 +16,7 @@ from torch import Tensor
 
 from splat_esd.errors import UsageError
 from splat_esd.export import replacing
+from splat_esd.export.upright import upright_parts
 from splat_esd.gaussians import Gaussians
 from splat_esd.geometry import up_rotation
 
@@ -24,7 +25,9 @@ _AFTER_REST = ["opacity", *(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i 
 _FOREIGN_UP = "-y"
 
 
-def write_ply(gaussians: Gaussians, path: Path | str, *, up: str = "-y") -> Path:
+def write_ply(
+    gaussians: Gaussians, path: Path | str, *, up: str = "-y", full: bool = False
+) -> Path:
     """Writes splats as a binary PLY, all at once or not at all.
 
     Means, rotations and spherical harmonics are turned so that `up` is up. Degrees 1 and 2 are
@@ -32,21 +35,18 @@ def write_ply(gaussians: Gaussians, path: Path | str, *, up: str = "-y") -> Path
 
     Arguments:
         up: "-y" (most splat viewers), "y" (glTF, game engines) or "z" (Blender, this package).
+        full: Pad degree 0 as well: all 62 floats, which old viewers insist on.
     Raises:
         ValueError: If there are no splats, a value is not finite, or `up` is unknown.
         EnvironmentProblem: If the disk does not take the file.
     """
     from plyfile import PlyData, PlyElement
 
-    if not len(gaussians):
-        raise ValueError(f"there are no splats to write to {path}.")
-    turned = gaussians.detach().to("cpu").rotate(up_rotation(up))
-    columns = _columns(turned)
-    rows = np.empty(len(turned), dtype=[(name, "<f4") for name in columns])
-    for name, column in columns.items():
-        if not column.isfinite().all():
-            raise ValueError(f"{path} was not written: {name} holds NaN or infinity.")
-        rows[name] = column.numpy()
+    names = _names(rest=45 if full or gaussians.sh_degree else 0)
+    rows = np.zeros(len(gaussians), dtype=[(name, "<f4") for name in names])
+    for which, splats in upright_parts(gaussians, path, up=up):
+        for name, column in _columns(splats).items():
+            rows[name][which] = column.numpy()
     element = PlyElement.describe(rows, "vertex")
     with replacing(path) as part:
         PlyData([element], byte_order="<", comments=[f"splat_esd up={up}"]).write(str(part))
@@ -114,26 +114,22 @@ def read_ply_points(
     return points, colors / np.iinfo(rows.dtype["red"]).max if integer else colors
 
 
-def _columns(gaussians: Gaussians) -> dict[str, Tensor]:
-    sh = gaussians.sh
-    if gaussians.sh_degree in (1, 2):
-        sh = torch.cat([sh, sh.new_zeros(len(sh), 16 - sh.shape[1], 3)], dim=1)
-    rest = sh[:, 1:].mT.flatten(1)
-    quats = gaussians.quats
-    lengths = quats.norm(dim=-1, keepdim=True)
-    # A zero quaternion means no rotation here, but NaN in most readers.
-    quats = torch.where(lengths == 0, quats.new_tensor([1.0, 0.0, 0.0, 0.0]), quats / lengths)
-    values = [
-        gaussians.means,
-        torch.zeros_like(gaussians.means),
-        sh[:, 0],
-        rest,
-        gaussians.logit_opacities[:, None],
-        gaussians.log_scales,
-        quats,
-    ]
-    names = _BEFORE_REST + [f"f_rest_{i}" for i in range(rest.shape[1])] + _AFTER_REST
-    return dict(zip(names, torch.cat(values, dim=1).float().T, strict=True))
+def _names(*, rest: int) -> list[str]:
+    return _BEFORE_REST + [f"f_rest_{i}" for i in range(rest)] + _AFTER_REST
+
+
+def _columns(gaussians: Gaussians) -> dict[str, Float[Tensor, " N"]]:
+    """Returns what a row holds; the rest is zero: normals, and bands that the splats have not."""
+    values = {"x": gaussians.means, "f_dc_0": gaussians.sh[:, 0], "scale_0": gaussians.log_scales}
+    values |= {"opacity": gaussians.logit_opacities[:, None], "rot_0": gaussians.quats}
+    names, columns = _names(rest=0), {}
+    for first, block in values.items():
+        start = names.index(first)
+        columns |= dict(zip(names[start:], block.float().T, strict=False))
+    channels = gaussians.sh[:, 1:].float().unbind(2)
+    for channel, block in enumerate(channels):
+        columns |= {f"f_rest_{15 * channel + i}": column for i, column in enumerate(block.T)}
+    return columns
 
 
 def _read(path: Path | str):
