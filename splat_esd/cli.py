@@ -61,10 +61,13 @@ splat-esd export from=RUN_OR_PLY [out=FOLDER] [formats=[ply,...]] [export.KEY=VA
 
   from                folder of a run, or a splat .ply
   out=FOLDER          where the files go; a folder export/ beside the splat if left out
-  formats=[...]       ply | turntable (.mp4 and .webp) | sheet (.png) | viewer (.html)
-  export.up="-y"      axis that points up in the .ply: "-y" (splat viewers) | y | z
+  formats=[...]       ply | splat | spz | gltf (.glb): the splat, for other programs
+                      turntable, strip (.mp4 and .webp) | sheet (.png) | viewer (.html)
+  export.up="-y"      axis that points up in .ply and .splat: "-y" (splat viewers) | y | z
+  export.full_ply=true     62 floats a splat, for old viewers
   export.frames=60    views in the turntable
   export.size=256     width and height of turntable and sheet, in pixels
+  export.transparent=true  no background in turntable.webp and sheet.png
 """
 
 VIEW_HELP = """\

@@ -61,7 +61,7 @@ Degrees = Annotated[float, _within("[-90, 90]")]
 Rising = AfterValidator(_rising)
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 Rates = tuple[Weight, Weight]
-Format = Literal["ply", "turntable", "sheet", "viewer"]
+Format = Literal["ply", "splat", "spz", "gltf", "turntable", "strip", "sheet", "viewer"]
 
 
 Section = TypeVar("Section", bound=BaseModel)
@@ -244,12 +244,12 @@ class RegularizeConfig(_Section):
 class ExportConfig(_Section):
     """The files made from a splat."""
 
-    formats: Annotated[
-        tuple[Literal["ply", "turntable", "sheet", "viewer"], ...], Field(min_length=1)
-    ]
+    formats: Annotated[tuple[Format, ...], Field(min_length=1)]
     up: Literal["-y", "y", "z"]
+    full_ply: bool
     frames: Count
     size: Annotated[int, _within("[16, 4096]")]
+    transparent: bool
 
     @model_validator(mode="after")
     def _video_size(self) -> "ExportConfig":

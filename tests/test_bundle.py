@@ -1,13 +1,15 @@
 """The files a run ends with: what was asked for, named and openable."""
 
-import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from test_turntable import film
 
 from splat_esd.config import ExportConfig
-from splat_esd.export.bundle import take_pictures, write_files
+from splat_esd.export.bundle import write_files
 from splat_esd.export.ply import read_ply
 from splat_esd.initialize import ball
 
@@ -17,15 +19,20 @@ def toy(*, radius: float = 0.5):
     return ball(64, radius=radius, opacity=0.9, color=0.2, generator=generator)
 
 
-def asked(*formats: str) -> ExportConfig:
-    return ExportConfig(formats=formats, up="-y", frames=4, size=32)
+def asked(*formats: str, **more: bool) -> ExportConfig:
+    settings = {"up": "-y", "full_ply": False, "frames": 4, "size": 32, "transparent": False}
+    return ExportConfig(formats=formats, **(settings | more))
 
 
 @pytest.mark.parametrize(
     ("form", "names"),
     [
         ("ply", ["splat.ply"]),
+        ("splat", ["splat.splat"]),
+        ("spz", ["splat.spz"]),
+        ("gltf", ["splat.glb"]),
         ("turntable", ["turntable.mp4", "turntable.webp"]),
+        ("strip", ["strip.mp4", "strip.webp"]),
         ("sheet", ["sheet.png"]),
         ("viewer", ["viewer.html"]),
     ],
@@ -50,20 +57,22 @@ def test_the_ply_is_the_splat(tmp_path: Path):
     torch.testing.assert_close(read.opacities, made.opacities)
 
 
-def test_pictures_start_at_the_front_over_white():
-    frames, cameras = take_pictures(toy(), 4, size=32)
-    assert frames.shape == (4, 32, 32, 3)
-    assert frames.dtype == torch.uint8
-    assert cameras.azimuth[0] == 0
-    assert (frames[:, 0, 0] == 255).all()
-    assert (frames[:, 16, 16] < 200).all()
+def test_an_old_viewer_gets_all_its_floats(tmp_path: Path):
+    [(path, _)] = write_files(toy(), tmp_path, asked("ply", full_ply=True))
+    assert path.read_bytes().count(b"property float") == 62
+    assert read_ply(path).sh[:, 1:].abs().max() == 0
 
 
-def test_a_large_splat_is_seen_from_afar():
-    _, near = take_pictures(toy(), 1, size=16)
-    _, far = take_pictures(toy(radius=10.0), 1, size=16)
-    assert far.distance[0] > 10 / math.sin(math.radians(45) / 2) * 0.9
-    assert near.distance[0] == pytest.approx(2.8)
+def test_a_transparent_turntable_has_no_background_and_its_film_a_white_one(tmp_path: Path):
+    files = write_files(toy(), tmp_path, asked("turntable", "sheet", transparent=True))
+    assert len(files) == 3
+    for name in ("turntable.webp", "sheet.png"):
+        with Image.open(tmp_path / name) as image:
+            rgba = np.asarray(image.convert("RGBA"))
+        assert rgba[0, 0, 3] == 0
+        assert rgba[16, 16, 3] > 200 and rgba[16, 16, :3].max() < 120
+    _, shown = film(tmp_path / "turntable.mp4")
+    assert shown[0, 0, 0].min() > 250 and shown[0, 16, 16].max() < 120
 
 
 def test_no_splats_is_an_error_and_no_empty_files(tmp_path: Path):

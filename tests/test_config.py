@@ -168,8 +168,8 @@ def test_the_guidance_scale_is_its_own_or_the_priors():
         ),
         ("export.size=100", "export.size must be a multiple of 16, got 100."),
         (
-            "export.formats=[ply,glb]",
-            "export.formats must be one of ply, turntable, sheet, viewer, got 'glb'.",
+            "export.formats=[ply,vewer]",
+            "export.formats must be one of ply, splat, spz, gltf,",
         ),
         (
             "device=cud",
@@ -341,8 +341,8 @@ def test_export_takes_its_own_keys():
         (["from=a", "format=[ply]"], "unknown key format; did you mean export.formats?"),
         (["from=a", "prior=zoo"], "export takes from, out, formats and export.*, got prior."),
         (
-            ["from=a", "formats=[glb]"],
-            "export.formats must be one of ply, turntable, sheet, viewer",
+            ["from=a", "formats=[gif]"],
+            "export.formats must be one of ply, splat, spz, gltf,",
         ),
         (["from=a", "formats=ply"], "export.formats must be a list in brackets, as [1, 2]"),
     ],

@@ -3,21 +3,16 @@
 import math
 from pathlib import Path
 
-import torch
-from jaxtyping import UInt8
-from torch import Tensor
-
-from splat_esd.cameras import Cameras, turntable
 from splat_esd.config import ExportConfig
+from splat_esd.export.antimatter import write_splat
+from splat_esd.export.gltf import write_gltf
+from splat_esd.export.pictures import take_pictures
 from splat_esd.export.ply import write_ply
+from splat_esd.export.spz import write_spz
 from splat_esd.export.turntable import write_sheet, write_turntable
 from splat_esd.export.viewer import write_viewer
 from splat_esd.gaussians import Gaussians
-from splat_esd.rasterize import rasterize
 
-ELEVATION = math.radians(15)
-FOVY = math.radians(45)
-DISTANCE = 2.8  # a ball of radius 1 just fits at 45 degrees: 1 / sin(22.5 deg) = 2.61
 SHEET_VIEWS = 8
 TURN_SECONDS = 4
 
@@ -25,7 +20,7 @@ TURN_SECONDS = 4
 def write_files(
     gaussians: Gaussians, folder: Path, settings: ExportConfig
 ) -> list[tuple[Path, str]]:
-    """Writes splat.ply, turntable.mp4/.webp, sheet.png, viewer.html, as `settings.formats` asks.
+    """Writes the files that `settings.formats` asks for: splat.ply, turntable.mp4, ...
 
     Returns:
         Each file with what opens it, in the order asked for.
@@ -42,44 +37,48 @@ def write_files(
     return written
 
 
-def take_pictures(
-    gaussians: Gaussians, count: int, *, size: int
-) -> tuple[UInt8[Tensor, "T H W 3"], Cameras]:
-    """Renders views on a circle, the first from the front, over white; a large splat from afar."""
-    reach = torch.quantile(gaussians.means.norm(dim=1)[:1_000_000], 0.99).item()
-    cameras = turntable(
-        count,
-        elevation=ELEVATION,
-        distance=DISTANCE * max(1.0, reach),
-        fovy=FOVY,
-        width=size,
-        height=size,
-    ).to(gaussians.device)
-    white = torch.ones(1, 3, device=gaussians.device)
-    frames = []
-    with torch.no_grad():
-        for i in range(count):
-            rgb = rasterize(gaussians, cameras[i], background=white).rgb[0]
-            frames.append((rgb.clamp(0, 1) * 255).round().to(torch.uint8).cpu())
-    return torch.stack(frames), cameras
-
-
 def _ply(gaussians: Gaussians, folder: Path, settings: ExportConfig) -> list[tuple[Path, str]]:
-    path = write_ply(gaussians, folder / "splat.ply", up=settings.up)
+    path = write_ply(gaussians, folder / "splat.ply", up=settings.up, full=settings.full_ply)
     return [(path, "any splat viewer, such as SuperSplat (superspl.at/editor)")]
+
+
+def _splat(gaussians: Gaussians, folder: Path, settings: ExportConfig) -> list[tuple[Path, str]]:
+    path = write_splat(gaussians, folder / "splat.splat", up=settings.up)
+    return [(path, "viewers for the web, such as gsplat.js")]
+
+
+def _spz(gaussians: Gaussians, folder: Path, settings: ExportConfig) -> list[tuple[Path, str]]:
+    path = write_spz(gaussians, folder / "splat.spz")
+    return [(path, "Spark (sparkjs.dev), Scaniverse, SuperSplat; the smallest")]
+
+
+def _gltf(gaussians: Gaussians, folder: Path, settings: ExportConfig) -> list[tuple[Path, str]]:
+    path = write_gltf(gaussians, folder / "splat.glb")
+    return [(path, "programs with KHR_gaussian_splatting, such as PlayCanvas")]
 
 
 def _turntable(
     gaussians: Gaussians, folder: Path, settings: ExportConfig
 ) -> list[tuple[Path, str]]:
-    frames, _ = take_pictures(gaussians, settings.frames, size=settings.size)
-    fps = max(1, round(settings.frames / TURN_SECONDS))
-    film, animation = write_turntable(frames, folder / "turntable", fps)
+    pictures, _ = take_pictures(gaussians, settings.frames, size=settings.size)
+    frames = pictures.rgba if settings.transparent else pictures.over_white()
+    film, animation = write_turntable(frames, folder / "turntable", _fps(settings))
     return [(film, "a video player"), (animation, "a browser")]
 
 
+def _strip(gaussians: Gaussians, folder: Path, settings: ExportConfig) -> list[tuple[Path, str]]:
+    pictures, _ = take_pictures(gaussians, settings.frames, size=settings.size)
+    film, animation = write_turntable(pictures.strips(), folder / "strip", _fps(settings))
+    return [(film, "a video player: colour, depth, alpha"), (animation, "a browser")]
+
+
+def _fps(settings: ExportConfig) -> int:
+    return max(1, round(settings.frames / TURN_SECONDS))
+
+
 def _sheet(gaussians: Gaussians, folder: Path, settings: ExportConfig) -> list[tuple[Path, str]]:
-    images, cameras = take_pictures(gaussians, SHEET_VIEWS, size=settings.size)
+    pictures, cameras = take_pictures(gaussians, SHEET_VIEWS, size=settings.size)
+    images = pictures.rgba if settings.transparent else pictures.over_white()
     labels = [f"{math.degrees(azimuth):.0f}\N{DEGREE SIGN}" for azimuth in cameras.azimuth.tolist()]
     return [(write_sheet(images, folder / "sheet.png", labels), "an image viewer")]
 
@@ -88,4 +87,13 @@ def _viewer(gaussians: Gaussians, folder: Path, settings: ExportConfig) -> list[
     return [(write_viewer(gaussians, folder / "viewer.html"), "a browser; turn it with the mouse")]
 
 
-_WRITERS = {"ply": _ply, "turntable": _turntable, "sheet": _sheet, "viewer": _viewer}
+_WRITERS = {
+    "ply": _ply,
+    "splat": _splat,
+    "spz": _spz,
+    "gltf": _gltf,
+    "turntable": _turntable,
+    "strip": _strip,
+    "sheet": _sheet,
+    "viewer": _viewer,
+}

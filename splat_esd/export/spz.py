@@ -2,7 +2,7 @@
 
 A gzip stream: 16 bytes of header, then one array after the other for all splats.
 
-    header      magic "NGSP", version, count (uint32 each), degree, fractional bits, flags, 0 (bytes)
+    header      magic "NGSP", version, count (uint32); degree, fractional bits, flags, 0 (bytes)
     means       signed 24-bit integers:  x * 2^bits
     opacities   255 sigmoid(logit)
     colours     255 (0.5 + 0.15 sh_0)

@@ -15,10 +15,11 @@ _LABEL_HEIGHT = 22
 
 
 def write_turntable(
-    frames: UInt8[Tensor, "T H W 3"] | UInt8[np.ndarray, "T H W 3"], stem: Path | str, fps: int
+    frames: UInt8[Tensor, "T H W C"] | UInt8[np.ndarray, "T H W C"], stem: Path | str, fps: int
 ) -> tuple[Path, Path]:
     """Writes `stem`.mp4 (H.264) and `stem`.webp (animated, looping).
 
+    A fourth channel is alpha: the animation is transparent, the film, which cannot be, over white.
     Odd sizes get their last row or column twice in the film: H.264 halves the colour planes.
 
     Arguments:
@@ -32,17 +33,19 @@ def write_turntable(
     if not len(frames):
         raise ValueError("write_turntable: expected at least one frame, got none.")
     film, animation = Path(f"{stem}.mp4"), Path(f"{stem}.webp")
-    _write_film(frames, film, fps)
+    _write_film(_opaque(frames), film, fps)
     _write_animation(frames, animation, fps)
     return film, animation
 
 
 def write_sheet(
-    images: UInt8[Tensor, "T H W 3"] | UInt8[np.ndarray, "T H W 3"],
+    images: UInt8[Tensor, "T H W C"] | UInt8[np.ndarray, "T H W C"],
     path: Path | str,
     labels: list[str],
 ) -> Path:
     """Writes one picture of all views in a grid, each with its label below.
+
+    Views with a fourth channel, alpha, make a transparent picture.
 
     Arguments:
         images: The views, filled in row by row.
@@ -64,7 +67,8 @@ def write_sheet(
     columns = math.ceil(math.sqrt(count))
     across = max(width, *(math.ceil(font.getlength(label)) + 8 for label in labels))
     down = height + _LABEL_HEIGHT
-    sheet = Image.new("RGB", (columns * across, math.ceil(count / columns) * down), "white")
+    mode, ground = ("RGBA", (255, 255, 255, 0)) if images.shape[3] == 4 else ("RGB", "white")
+    sheet = Image.new(mode, (columns * across, math.ceil(count / columns) * down), ground)
     draw = ImageDraw.Draw(sheet)
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
         left, top = i % columns * across, i // columns * down
@@ -123,6 +127,13 @@ def _write_animation(frames: np.ndarray, path: Path, fps: int) -> None:
             loop=0,
             quality=80,
         )
+
+
+def _opaque(frames: np.ndarray) -> np.ndarray:
+    if frames.shape[3] == 3:
+        return frames
+    alpha = frames[..., 3:] / np.float32(255)
+    return (frames[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
 
 
 def _as_array(images: Tensor | np.ndarray) -> np.ndarray:
