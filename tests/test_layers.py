@@ -35,11 +35,14 @@ MUST_NOT_KNOW = {
     "zoo": set(RANK) - {"errors", "paths", "geometry", "cameras", "diffusion", "zoo"},
 }
 DOORS = {
-    "diffusers": {"diffusion.prior", "zoo.train", "zoo.exam"},
+    "diffusers": {"diffusion.prior", "zoo.train", "zoo.history", "zoo.exam"},
     "peft": {"diffusion.lora"},
     "gsplat": {"rasterize.cuda", "densify", "kernels_for_gsplat"},
     "plyfile": {"export.ply"},
     "trimesh": {"export.mesh"},
+    "skimage": {"export.surface", "export.fidelity"},
+    "xatlas": {"export.atlas"},
+    "fast_simplification": {"export.decimate"},
     "viser": {"export.viewer"},
     "rich": {"console"},
     "hydra": {"overrides", "config", "cli"},
@@ -53,6 +56,7 @@ SLOW = {
     "viser",
     "hydra",
     "trimesh",
+    "skimage",
     "imageio_ffmpeg",
 }
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from splat_esd.zoo.captions import LENGTH, WORDS
 from splat_esd.zoo.dataset import Bias, Photos, compose, take_photos
+from splat_esd.zoo.history import sample, write_history
 from splat_esd.zoo.training import Clock, descend, load, log, read_settings, save
 
 SIZE = 128
@@ -19,6 +20,7 @@ TEXT_WIDTH = 160
 UNCAPTIONED = 0.12  # of the photos, for classifier-free guidance
 CROP = 64  # pixels: of what the autoencoder sees until WHOLE of its time is over
 WHOLE = 0.6
+SAMPLED = 1200.0  # seconds between two looks at what the denoiser draws
 NOISE = 0.15  # at most, on half of the autoencoder's input: it must read unfinished splats too
 
 
@@ -254,7 +256,7 @@ def train_unet(vae, latents: np.ndarray, photos: Photos, settings: Settings, out
     step, spent = load(out / "work" / "unet.pt", **state)
     generator = torch.Generator().manual_seed(settings.seed + step)
     rng = np.random.default_rng(settings.seed + step)
-    clock, saved, losses = Clock(settings.unet_minutes, spent), spent, []
+    clock, saved, sampled, losses = Clock(settings.unet_minutes, spent), spent, spent, []
     while clock.running:
         index = torch.randint(len(latents), (settings.batch,), generator=generator).numpy()
         tokens = tokenizer(
@@ -281,8 +283,13 @@ def train_unet(vae, latents: np.ndarray, photos: Photos, settings: Settings, out
             saved = clock.spent
             save(out / "work" / "unet.pt", step=step, spent=saved, **state)
             save_prior(out, vae, average.module, tokenizer, scheduler)
+            if saved - sampled > SAMPLED:
+                sampled = saved
+                sample(out, int(saved / 60))
     save(out / "work" / "unet.pt", step=step, spent=clock.spent, **state)
     save_prior(out, vae, average.module, tokenizer, scheduler)
+    sample(out, int(clock.spent / 60))
+    write_history(out)
 
 
 @torch.no_grad()
