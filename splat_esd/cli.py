@@ -29,6 +29,7 @@ Commands
   export from=RUN_OR_PLY   write files from a run or a .ply (export --help)
   view RUN_OR_PLY          look at it in the browser
   evaluate RUN...          faces counted, quality, variety, fidelity (evaluate --help)
+  toy                      the equation in two dimensions, against its closed form (toy --help)
   doctor                   what this machine can run, and why not the rest
   bench raster             how fast the CPU rasteriser is here
   zoo train|judge|exam     train the small built-in prior again, or its judge; examine it
@@ -49,7 +50,7 @@ Settings are written KEY=VALUE. The ones to know:
   viewer=true              watch it grow in the browser
 
 Also cameras.*, rasterizer.*, init.* (init=ply init.path=start.ply), density.*, optim.*,
-regularize.*, export.*, log.*: every key stands, with its meaning, in
+regularize.*, export.*, mesh.*, log.*: every key stands, with its meaning, in
   {conf}
 """
 
@@ -62,12 +63,15 @@ splat-esd export from=RUN_OR_PLY [out=FOLDER] [formats=[ply,...]] [export.KEY=VA
   from                folder of a run, or a splat .ply
   out=FOLDER          where the files go; a folder export/ beside the splat if left out
   formats=[...]       ply | splat | spz | gltf (.glb): the splat, for other programs
+                      glb | obj | stl: a mesh with its texture (stl: without)
                       turntable, strip (.mp4 and .webp) | sheet (.png) | viewer (.html)
   export.up="-y"      axis that points up in .ply and .splat: "-y" (splat viewers) | y | z
   export.full_ply=true     62 floats a splat, for old viewers
   export.frames=60    views in the turntable
   export.size=256     width and height of turntable and sheet, in pixels
   export.transparent=true  no background in turntable.webp and sheet.png
+  mesh.faces=50000    triangles of the mesh, at most
+  mesh.texture=1024   width and height of its texture, in pixels
 """
 
 VIEW_HELP = """\
@@ -92,6 +96,20 @@ Renders 24 views around each run's splat, prints a table and writes evaluation.j
 Runs of the zoo prior are judged by the zoo's judge. For others, and for CLIP:
   classifier=FOLDER   an image classifier in transformers' layout; gives IQ and IV
   clip=FOLDER         a CLIP in transformers' layout
+"""
+
+TOY_HELP = """\
+splat-esd toy [KEY=VALUE...]
+
+SDS, VSD and ESD in two dimensions, where all scores are known: how much of a Gaussian's variance
+each keeps, and what the views around an object show whose prior prefers the front. Takes about a
+minute; writes toy.json and toy.png.
+
+  out=toy             folder
+  seed=0              of the noise
+  lambdas=[0,0.25,0.5,0.75,1]    of ESD; 0 is VSD, and SDS comes in any case
+  peaks=[0.25,0.5,1,2,4,8]       how much the prior prefers the front
+  steps=null          of each descent; null takes as many as the numbers need
 """
 
 DOCTOR_HELP = """\
@@ -206,7 +224,7 @@ def _export(arguments: list[str]) -> int:
     from splat_esd.export.bundle import write_files
     from splat_esd.export.ply import read_ply
 
-    files_table(write_files(read_ply(source), out, job.export))
+    files_table(write_files(read_ply(source), out, job.export, job.mesh))
     return 0
 
 
@@ -231,6 +249,13 @@ def _evaluate(arguments: list[str]) -> int:
     from splat_esd.evaluate import main as evaluate
 
     evaluate(arguments)
+    return 0
+
+
+def _toy(arguments: list[str]) -> int:
+    from splat_esd.toy.run import main as toy
+
+    toy(arguments)
     return 0
 
 
@@ -269,6 +294,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "export": _export,
     "view": _view,
     "evaluate": _evaluate,
+    "toy": _toy,
     "doctor": _doctor,
     "bench": _bench,
     "zoo": _zoo,
@@ -279,6 +305,7 @@ _HELP = {
     "export": EXPORT_HELP,
     "view": VIEW_HELP,
     "evaluate": EVALUATE_HELP,
+    "toy": TOY_HELP,
     "doctor": DOCTOR_HELP,
     "bench": BENCH_HELP,
     "zoo": ZOO_HELP,

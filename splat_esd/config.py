@@ -18,7 +18,7 @@ from splat_esd.overrides import ConfigError, assign, compose, did_you_mean, near
 EXAMPLE = 'splat-esd prompt="a corgi"'
 # What may differ when a run is resumed: where it runs, and what is shown and written.
 # `steps` may not: learning rates, times and densification are fractions of the run.
-RESUMABLE = ("resume", "device", "viewer", "export", "log")
+RESUMABLE = ("resume", "device", "viewer", "export", "mesh", "log")
 
 
 def _within(interval: str) -> AfterValidator:
@@ -61,7 +61,9 @@ Degrees = Annotated[float, _within("[-90, 90]")]
 Rising = AfterValidator(_rising)
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 Rates = tuple[Weight, Weight]
-Format = Literal["ply", "splat", "spz", "gltf", "turntable", "strip", "sheet", "viewer"]
+Format = Literal[
+    "ply", "splat", "spz", "gltf", "glb", "obj", "stl", "turntable", "strip", "sheet", "viewer"
+]
 
 
 Section = TypeVar("Section", bound=BaseModel)
@@ -258,6 +260,15 @@ class ExportConfig(_Section):
         return self
 
 
+class MeshConfig(_Section):
+    """How a splat becomes a mesh."""
+
+    faces: Annotated[int, _within("[500, 1000000]")]
+    texture: Annotated[int, _within("[64, 8192]")]
+    watertight: bool
+    sharpen: Annotated[int, _within("[0, 100]")]
+
+
 class LogConfig(_Section):
     """How often something is written, in steps."""
 
@@ -301,6 +312,7 @@ class Config(_Section):
     optim: OptimConfig
     regularize: RegularizeConfig
     export: ExportConfig
+    mesh: MeshConfig
     log: LogConfig
 
     @model_validator(mode="after")
@@ -380,10 +392,11 @@ class ExportJob(_Section):
     source: UserPath = Field(alias="from")
     out: UserPath | None
     export: ExportConfig
+    mesh: MeshConfig
 
 
 def load_export(overrides: Sequence[str]) -> ExportJob:
-    """Returns the export the command line asks for: from, out, formats, export.*.
+    """Returns the export the command line asks for: from, out, formats, export.*, mesh.*.
 
     Raises:
         ConfigError: If a key or a value is wrong, or `from` is missing.
@@ -391,11 +404,12 @@ def load_export(overrides: Sequence[str]) -> ExportJob:
     groups, values = split_overrides(overrides)
     if groups:
         raise ConfigError(
-            f"export takes from, out, formats and export.*, got {next(iter(groups))}."
+            f"export takes from, out, formats, export.* and mesh.*, got {next(iter(groups))}."
         )
     if "from" not in values:
         raise ConfigError("nothing to export: say from=FOLDER_OF_A_RUN or from=FILE.ply")
-    data = {"from": None, "out": None, "export": compose({})["export"]}
+    defaults = compose({})
+    data = {"from": None, "out": None} | {key: defaults[key] for key in ("export", "mesh")}
     for key, value in values.items():
         assign(data, "export.formats" if key == "formats" else key, value)
     return validate(ExportJob, data)

@@ -170,7 +170,9 @@ def write_preview(run: Run, path: Path) -> None:
 def _finish(run: Run, folder: Path, step: int, begun: float, *, status: str) -> None:
     save_checkpoint(folder / "ckpt", step, run_state(run))
     trained = time.monotonic() - begun
-    files = write_files(run.gaussians.detach().to("cpu"), folder, run.config.export)
+    files = write_files(
+        run.gaussians.detach().to("cpu"), folder, run.config.export, run.config.mesh
+    )
     write_run(
         folder,
         status=status,

@@ -8,10 +8,12 @@ import torch
 from PIL import Image
 from test_turntable import film
 
-from splat_esd.config import ExportConfig
+from splat_esd.config import ExportConfig, MeshConfig
 from splat_esd.export.bundle import write_files
 from splat_esd.export.ply import read_ply
 from splat_esd.initialize import ball
+
+MESH = MeshConfig(faces=500, texture=64, watertight=True, sharpen=0)
 
 
 def toy(*, radius: float = 0.5):
@@ -31,6 +33,8 @@ def asked(*formats: str, **more: bool) -> ExportConfig:
         ("splat", ["splat.splat"]),
         ("spz", ["splat.spz"]),
         ("gltf", ["splat.glb"]),
+        ("glb", ["mesh.glb", "mesh.json"]),
+        ("stl", ["mesh.stl", "mesh.json"]),
         ("turntable", ["turntable.mp4", "turntable.webp"]),
         ("strip", ["strip.mp4", "strip.webp"]),
         ("sheet", ["sheet.png"]),
@@ -38,33 +42,33 @@ def asked(*formats: str, **more: bool) -> ExportConfig:
     ],
 )
 def test_each_format_writes_its_files_and_nothing_else(form: str, names: list[str], tmp_path: Path):
-    files = write_files(toy(), tmp_path / "new" / "folder", asked(form))
+    files = write_files(toy(), tmp_path / "new" / "folder", asked(form), MESH)
     assert [path.name for path, _ in files] == names
-    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == names
+    assert {path.name for path in (tmp_path / "new" / "folder").iterdir()} == set(names)
     assert all(path.stat().st_size > 0 and opens for path, opens in files)
 
 
 def test_files_come_in_the_order_asked_for_and_once(tmp_path: Path):
-    files = write_files(toy(), tmp_path, asked("sheet", "ply", "sheet"))
+    files = write_files(toy(), tmp_path, asked("sheet", "ply", "sheet"), MESH)
     assert [path.name for path, _ in files] == ["sheet.png", "splat.ply"]
 
 
 def test_the_ply_is_the_splat(tmp_path: Path):
     made = toy()
-    [(path, _)] = write_files(made, tmp_path, asked("ply"))
+    [(path, _)] = write_files(made, tmp_path, asked("ply"), MESH)
     read = read_ply(path)
     torch.testing.assert_close(read.means, made.means)
     torch.testing.assert_close(read.opacities, made.opacities)
 
 
 def test_an_old_viewer_gets_all_its_floats(tmp_path: Path):
-    [(path, _)] = write_files(toy(), tmp_path, asked("ply", full_ply=True))
+    [(path, _)] = write_files(toy(), tmp_path, asked("ply", full_ply=True), MESH)
     assert path.read_bytes().count(b"property float") == 62
     assert read_ply(path).sh[:, 1:].abs().max() == 0
 
 
 def test_a_transparent_turntable_has_no_background_and_its_film_a_white_one(tmp_path: Path):
-    files = write_files(toy(), tmp_path, asked("turntable", "sheet", transparent=True))
+    files = write_files(toy(), tmp_path, asked("turntable", "sheet", transparent=True), MESH)
     assert len(files) == 3
     for name in ("turntable.webp", "sheet.png"):
         with Image.open(tmp_path / name) as image:
@@ -78,5 +82,5 @@ def test_a_transparent_turntable_has_no_background_and_its_film_a_white_one(tmp_
 def test_no_splats_is_an_error_and_no_empty_files(tmp_path: Path):
     nothing = toy().select(torch.zeros(64, dtype=torch.bool))
     with pytest.raises(ValueError, match="no splats"):
-        write_files(nothing, tmp_path / "out", asked("ply"))
+        write_files(nothing, tmp_path / "out", asked("ply"), MESH)
     assert not (tmp_path / "out").exists()

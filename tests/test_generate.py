@@ -19,7 +19,7 @@ from splat_esd.train import make_run, run_state, train_step
 
 SMALL = (
     "steps=10 cameras.batch_size=2 init.count=200 export.frames=4 export.size=32 "
-    "density.start=0 density.every=3 log.every=1 log.preview_every=5 log.checkpoint_every=4"
+    "density.start=0 density.every=3 mesh.faces=500 mesh.texture=64 log.every=1 log.preview_every=5 log.checkpoint_every=4"
 ).split()
 
 
@@ -50,6 +50,8 @@ def test_a_run_leaves_every_file_it_promises_and_nothing_elsewhere(tmp_path, tin
         "turntable.webp",
         "sheet.png",
         "viewer.html",
+        "mesh.glb",
+        "mesh.json",
         "metrics.jsonl",
         "config.yaml",
         "run.json",

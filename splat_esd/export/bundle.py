@@ -3,9 +3,11 @@
 import math
 from pathlib import Path
 
-from splat_esd.config import ExportConfig
+from splat_esd.config import ExportConfig, MeshConfig
 from splat_esd.export.antimatter import write_splat
 from splat_esd.export.gltf import write_gltf
+from splat_esd.export.mesh import WRITERS as MESH_WRITERS
+from splat_esd.export.mesh import write_meshes
 from splat_esd.export.pictures import take_pictures
 from splat_esd.export.ply import write_ply
 from splat_esd.export.spz import write_spz
@@ -18,7 +20,7 @@ TURN_SECONDS = 4
 
 
 def write_files(
-    gaussians: Gaussians, folder: Path, settings: ExportConfig
+    gaussians: Gaussians, folder: Path, settings: ExportConfig, mesh: MeshConfig
 ) -> list[tuple[Path, str]]:
     """Writes the files that `settings.formats` asks for: splat.ply, turntable.mp4, ...
 
@@ -31,9 +33,13 @@ def write_files(
     if not len(gaussians):
         raise ValueError("there are no splats to export.")
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
+    written, gaussians = [], gaussians.detach()
+    meshes = [name for name in dict.fromkeys(settings.formats) if name in MESH_WRITERS]
     for name in dict.fromkeys(settings.formats):
-        written += _WRITERS[name](gaussians.detach(), folder, settings)
+        if name in _WRITERS:
+            written += _WRITERS[name](gaussians, folder, settings)
+        elif name == meshes[0]:  # one mesh for all of them
+            written += write_meshes(gaussians, folder, mesh, meshes)
     return written
 
 

@@ -1,0 +1,115 @@
+"""Draws triangles without a GPU: which face each pixel sees, where on it, and how far away."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+_NEAR = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """What the pixels of one view see of a mesh; pixels that see nothing are left out.
+
+    Arguments:
+        pixels: Row-major indices of pixels [P], each once.
+        faces: The face that each of them sees [P].
+        weights: Where on the face: barycentric, perspective accounted for [P, 3].
+        depth: Camera z [P].
+    """
+
+    pixels: Int[ndarray, " P"]
+    faces: Int[ndarray, " P"]
+    weights: Float[ndarray, "P 3"]
+    depth: Float[ndarray, " P"]
+
+
+def cast(
+    vertices: Float[ndarray, "V 3"],
+    faces: Int[ndarray, "F 3"],
+    viewmat: Float[ndarray, "4 4"],
+    K: Float[ndarray, "3 3"],
+    *,
+    width: int,
+    height: int,
+    back: bool = False,
+) -> Hits:
+    """Finds the nearest face at the centre of every pixel.
+
+    Back sides are not drawn, as glTF has it for materials that are not double-sided, unless `back`
+    asks for them; faces that reach behind the camera are left out.
+
+    Arguments:
+        faces: Counter-clockwise from outside.
+        viewmat: World to camera, OpenCV axes.
+        K: Intrinsics in pixels.
+    """
+    camera = vertices @ viewmat[:3, :3].T + viewmat[:3, 3]
+    z = camera[:, 2]
+    inverse = 1 / np.where(z > _NEAR, z, np.inf)
+    x = K[0, 0] * camera[:, 0] * inverse + K[0, 2]
+    y = K[1, 1] * camera[:, 1] * inverse + K[1, 2]
+    shown = np.flatnonzero((z[faces] > _NEAR).all(1))
+    corners = faces[shown]
+    # Image y points down, so that counter-clockwise from outside has a negative area here.
+    area = _cross(x, y, corners)
+    drawn = area != 0 if back else area < 0
+    shown, corners, area = shown[drawn], corners[drawn], area[drawn]
+    which, px, py = _candidates(x[corners], y[corners], width, height)
+    corner, area = corners[which], area[which]
+    w0 = _edge(x, y, corner[:, 1], corner[:, 2], px, py) / area
+    w1 = _edge(x, y, corner[:, 2], corner[:, 0], px, py) / area
+    w2 = 1 - w0 - w1
+    inside = np.flatnonzero((w0 >= 0) & (w1 >= 0) & (w2 >= 0))
+    corner, pixels = corner[inside], py[inside] * width + px[inside]
+    weights = np.stack([w0[inside], w1[inside], w2[inside]], 1) * inverse[corner]
+    nearness = weights.sum(1)
+    won = _nearest(pixels, nearness, width * height)
+    return Hits(
+        pixels=pixels[won],
+        faces=shown[which[inside[won]]],
+        weights=weights[won] / nearness[won, None],
+        depth=1 / nearness[won],
+    )
+
+
+def _cross(x: ndarray, y: ndarray, corners: ndarray) -> ndarray:
+    a, b, c = corners.T
+    return (x[b] - x[a]) * (y[c] - y[a]) - (y[b] - y[a]) * (x[c] - x[a])
+
+
+def _edge(
+    x: ndarray, y: ndarray, a: ndarray, b: ndarray, px: ndarray, py: ndarray
+) -> Float[ndarray, " M"]:
+    ax, ay = x[a], y[a]
+    return (x[b] - ax) * (py + 0.5 - ay) - (y[b] - ay) * (px + 0.5 - ax)
+
+
+def _candidates(
+    x: Float[ndarray, "F 3"], y: Float[ndarray, "F 3"], width: int, height: int
+) -> tuple[Int[ndarray, " M"], Int[ndarray, " M"], Int[ndarray, " M"]]:
+    """Lists the pixels whose centres lie in the box around each face: face, column, row."""
+    left = np.maximum(np.ceil(x.min(1) - 0.5), 0).astype(np.int64)
+    right = np.minimum(np.floor(x.max(1) - 0.5), width - 1).astype(np.int64)
+    top = np.maximum(np.ceil(y.min(1) - 0.5), 0).astype(np.int64)
+    bottom = np.minimum(np.floor(y.max(1) - 0.5), height - 1).astype(np.int64)
+    across, down = np.maximum(right - left + 1, 0), np.maximum(bottom - top + 1, 0)
+    counts = across * down
+    which = np.repeat(np.arange(len(x)), counts)
+    within = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+    row, column = np.divmod(within, across[which])
+    return which, left[which] + column, top[which] + row
+
+
+def _nearest(
+    pixels: Int[ndarray, " M"], nearness: Float[ndarray, " M"], count: int
+) -> Int[ndarray, " P"]:
+    """Picks the candidate with the largest 1 / z of every pixel that has any."""
+    best = np.zeros(count)
+    np.maximum.at(best, pixels, nearness)
+    winner = np.full(count, -1)
+    first = np.flatnonzero(nearness == best[pixels])
+    winner[pixels[first]] = first
+    return winner[winner >= 0]

@@ -1,0 +1,210 @@
+"""From the pictures of a splat to one closed surface: fused depth, cut where silhouettes agree."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from splat_esd.cameras import Cameras
+from splat_esd.errors import UsageError
+from splat_esd.export.mesh_render import cast
+from splat_esd.export.views import Views
+
+VIEWS, VIEW_SIZE = 60, 256
+_BAND = 0.06  # depth that a view is believed to, before and behind what it sees
+_SOLID = 0.5  # of the alpha where the splat is densest: what a pixel of the object has at least
+_DENSE = 0.98  # share of the pixels that are less dense than that
+_UNSEEN = 0.05  # share of the views that vote "inside" everywhere: what none can see is solid
+_COARSE = 64  # cells across the frame to find the object and the level by
+_LEVELS = (-0.3, -0.15, 0.0, 0.15, 0.3, 0.45, 0.6, 0.7, 0.8)
+_JUDGES = 12  # views that choose the level
+_SMALLEST = 0.02  # of the largest piece; what is smaller is dropped
+_BLUR = 0.7  # cells
+_OFF = 0.02  # distance in F that corners keep from the level
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A box of cubic cells:  corner (i, j, k) lies at  low + step * (i, j, k)."""
+
+    low: Float[ndarray, "3"]
+    step: float
+    shape: tuple[int, int, int]
+
+    def points(self, where: Bool[ndarray, "I J K"]) -> Float[Tensor, "N 3"]:
+        """Returns the corners that a mask marks."""
+        index = np.stack(np.nonzero(where), 1)
+        return torch.from_numpy((self.low + self.step * index).astype(np.float32))
+
+
+def extract(
+    views: Views, *, cells: int
+) -> tuple[Float[ndarray, "V 3"], Int[ndarray, "F 3"], dict[str, float | int]]:
+    """Finds the closed surface that the views agree on.
+
+    The signed distances that the depth maps claim are averaged (a TSDF); where a view sees the
+    background, all of its ray is outside. The level is the one whose silhouettes agree best with
+    the views. Cavities are filled, and pieces smaller than 2 % of the largest are dropped.
+
+    Arguments:
+        views: Of a splat in the unit ball.
+        cells: Of the grid, along the longest side of the object.
+    Returns:
+        Vertices, faces counter-clockwise from outside, and how it was found: level, agreement.
+    Raises:
+        UsageError: If the views see nothing solid.
+    References:
+        A Volumetric Method for Building Complex Models from Range Images (Curless and Levoy, 1996).
+    """
+    step = 2.1 / _COARSE
+    coarse = Grid(np.full(3, -1.05 - step), step, (_COARSE + 3,) * 3)
+    field = fuse(views, coarse, np.ones(coarse.shape, bool))
+    level, agreement = choose_level(field, coarse, views)
+    if level is None:
+        raise UsageError(
+            "there is nothing to make a mesh of: the splat is see-through from every side."
+        )
+    fine, band, field = _refine(field, coarse, level, cells)
+    field[band] = fuse(views, fine, band)[band]
+    vertices, faces = contour(clean(field, level), level, fine)
+    return vertices, faces, {"level": level, "silhouette_agreement": agreement}
+
+
+def fuse(views: Views, grid: Grid, where: Bool[ndarray, "I J K"]) -> Float[ndarray, "I J K"]:
+    """Averages what the views claim:  F = mean_v clip((D_v(x) - z_v(x)) / band, -1, 1).
+
+    A view has no say about what lies behind the surface it sees by more than the band. Corners
+    outside of the mask are 1, that is outside.
+    """
+    points = grid.points(where)
+    count = len(views.cameras)
+    solid = _solid(views)
+    total = torch.full((len(points),), -_UNSEEN * count)
+    votes = torch.full((len(points),), _UNSEEN * count)
+    for i in range(count):
+        pixel, z = _project(points, views.cameras, i)
+        claim = ((views.depth[i].flatten()[pixel] - z) / _BAND).clamp_(max=1)
+        claim.masked_fill_(views.alpha[i].flatten()[pixel] < solid, 1)
+        heard = claim > -1
+        total += claim.mul_(heard)
+        votes += heard
+    field = np.ones(grid.shape, np.float32)
+    field[where] = (total / votes).numpy()
+    return field
+
+
+def choose_level(
+    field: Float[ndarray, "I J K"], grid: Grid, views: Views
+) -> tuple[float | None, float]:
+    """Returns the level whose silhouettes m agree best:  sum min(m, alpha) / sum max(m, alpha)."""
+    judges = range(0, len(views.cameras), max(1, len(views.cameras) // _JUDGES))
+    best, agreement = None, 0.0
+    for level in _LEVELS:
+        cleaned = clean(field, level)
+        if not (cleaned < level).any():
+            continue
+        vertices, faces = contour(cleaned, level, grid)
+        both = either = 0.0
+        for i in judges:
+            mask = silhouette(vertices, faces, views.cameras, i)
+            alpha = views.alpha[i].numpy()
+            both += float(np.minimum(mask, alpha).sum())
+            either += float(np.maximum(mask, alpha).sum())
+        if both / either > agreement:
+            best, agreement = level, both / either
+    return best, agreement
+
+
+def clean(field: Float[ndarray, "I J K"], level: float) -> Float[ndarray, "I J K"]:
+    """Fills cavities and removes small pieces; the border is outside."""
+    from scipy.ndimage import gaussian_filter, generate_binary_structure, label
+
+    field = gaussian_filter(field, _BLUR)
+    for side in range(3):
+        np.moveaxis(field, side, 0)[[0, -1]] = 1
+    pieces, _ = label(field < level)
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    keep = sizes >= max(_SMALLEST * sizes.max(), 1)
+    inside = keep[pieces]
+    field[(field < level) & ~inside] = 1
+    around, _ = label(~inside, generate_binary_structure(3, 3))
+    field[(around != around[0, 0, 0]) & ~inside] = -1
+    # No corner on the surface itself: its cells would get triangles without area.
+    off = field - level
+    return level + np.where(off < 0, np.minimum(off, -_OFF), np.maximum(off, _OFF))
+
+
+def contour(
+    field: Float[ndarray, "I J K"], level: float, grid: Grid
+) -> tuple[Float[ndarray, "V 3"], Int[ndarray, "F 3"]]:
+    """Returns the surface where the field is `level`, by marching cubes.
+
+    References:
+        Efficient Implementation of Marching Cubes' Cases (Lewiner et al., 2003).
+    """
+    from skimage.measure import marching_cubes
+
+    vertices, faces, _, _ = marching_cubes(field, level, gradient_direction="descent")
+    return grid.low + grid.step * vertices.astype(np.float64), faces.astype(np.int64)
+
+
+def silhouette(
+    vertices: Float[ndarray, "V 3"], faces: Int[ndarray, "F 3"], cameras: Cameras, i: int
+) -> Float[ndarray, "H W"]:
+    """Draws 1 where camera i sees the surface."""
+    viewmat, K = cameras.viewmats[i].double().numpy(), cameras.Ks[i].double().numpy()
+    hits = cast(vertices, faces, viewmat, K, width=cameras.width, height=cameras.height)
+    mask = np.zeros(cameras.height * cameras.width)
+    mask[hits.pixels] = 1
+    return mask.reshape(cameras.height, cameras.width)
+
+
+def _solid(views: Views) -> float:
+    """Returns the alpha that tells object from background: 1 / 2, less if all is haze."""
+    seen = views.alpha[views.alpha > 0].numpy()
+    return _SOLID * float(np.quantile(seen, _DENSE)) if len(seen) else _SOLID
+
+
+def _project(
+    points: Float[Tensor, "N 3"], cameras: Cameras, i: int
+) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"]]:
+    """Returns the pixel of view i that sees each point, and the point's camera z."""
+    viewmat, K = cameras.viewmats[i], cameras.Ks[i]
+    x, y, z = (points @ viewmat[:3, :3].T + viewmat[:3, 3]).unbind(1)
+    column = (K[0, 0] * x / z + K[0, 2]).long().clamp_(0, cameras.width - 1)
+    row = (K[1, 1] * y / z + K[1, 2]).long().clamp_(0, cameras.height - 1)
+    return row * cameras.width + column, z
+
+
+def _refine(
+    field: Float[ndarray, "I J K"], coarse: Grid, level: float, cells: int
+) -> tuple[Grid, Bool[ndarray, "A B C"], Float[ndarray, "A B C"]]:
+    """Returns a finer grid around the object, where it must be looked at, and its values elsewhere.
+
+    Only near the surface is there anything to learn: elsewhere the coarse field says in or out.
+    """
+    from scipy.ndimage import binary_dilation, map_coordinates
+
+    inside = clean(field, level) < level
+    spans = [np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {side}))) for side in range(3)]
+    low = np.array([span[0] - 2.0 for span in spans])
+    high = np.array([span[-1] + 2.0 for span in spans])
+    step = float((high - low).max()) / cells
+    shape = tuple(int(n) for n in np.ceil((high - low) / step).astype(int) + 1)
+    fine = Grid(coarse.low + coarse.step * low, coarse.step * step, shape)
+    near = binary_dilation(inside, iterations=2) & ~_eroded(inside)
+    axes = [low[side] + step * np.arange(shape[side]) for side in range(3)]
+    spots = np.stack(np.meshgrid(*axes, indexing="ij"))
+    band = map_coordinates(near.astype(np.uint8), spots, order=0, mode="nearest") > 0
+    solid = map_coordinates(inside.astype(np.uint8), spots, order=0, mode="nearest") > 0
+    return fine, band, np.where(solid, -1, 1).astype(np.float32)
+
+
+def _eroded(inside: Bool[ndarray, "I J K"]) -> Bool[ndarray, "I J K"]:
+    from scipy.ndimage import binary_erosion
+
+    return binary_erosion(inside, iterations=2)
