@@ -76,9 +76,7 @@ def _entropies(axes: Any, rows: Sequence[dict]) -> None:
     fine = torch.logspace(math.log10(peaks[0]), math.log10(peaks[-1]), _FINE).tolist()
     ceiling = [janus.entropy(janus.preference(peak)).item() for peak in fine]
     top = math.log(janus.MODES)
-    axes.fill_between(
-        fine, ceiling, top, color="#eceef1", label="more than the prior has: out of reach"
-    )
+    axes.fill_between(fine, ceiling, top, color="#eceef1", label="out of reach of lambda <= 1")
     for i, lam in enumerate(dict.fromkeys(row["lambda"] for row in rows)):
         line = [janus.entropy(janus.best(peak, lam)).item() for peak in fine]
         axes.plot(fine, line, color=COLORS[i], linewidth=0.9)
@@ -90,7 +88,8 @@ def _entropies(axes: Any, rows: Sequence[dict]) -> None:
         )  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_xticks(peaks, [f"{peak:g}" for peak in peaks])
-    axes.legend(fontsize=7, frameon=False, loc="upper right")
+    axes.set_ylim(-0.1, 1.35 * top)
+    axes.legend(fontsize=7, frameon=False, loc="upper left", ncols=3)
     tidy(
         axes,
         title="Janus: do the views show different sides? Lines: closed form, modes far apart",
