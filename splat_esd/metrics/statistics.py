@@ -1,0 +1,121 @@
+"""What few runs allow to say: intervals around rates and means, tests of differences, trends."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+CONFIDENCE = 0.95
+RESAMPLES = 4000
+
+
+def wilson(successes: int, trials: int, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Returns the score interval of a rate, which is honest at 0, at 1 and for few trials:
+
+        (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+
+    Raises:
+        ValueError: If there are no trials, or more successes than trials.
+    References:
+        Probable Inference (Wilson, 1927); recommended for small n by Brown, Cai and DasGupta, 2001.
+    """
+    from scipy.special import ndtri
+
+    if not 0 <= successes <= trials or trials == 0:
+        raise ValueError(f"wilson: expected 0 <= successes <= trials, got {successes}, {trials}.")
+    p, z = successes / trials, float(ndtri(0.5 + confidence / 2))
+    middle = p + z * z / (2 * trials)
+    reach = z * math.sqrt(p * (1 - p) / trials + (z / (2 * trials)) ** 2)
+    scale = 1 + z * z / trials
+    return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)
+
+
+def bootstrap_mean(
+    values: Sequence[float | int], *, confidence: float = CONFIDENCE, seed: int = 0
+) -> tuple[float, float]:
+    """Returns the percentile bootstrap's interval of a mean, the same whenever it is asked.
+
+    Raises:
+        ValueError: If there are no values.
+    References:
+        An Introduction to the Bootstrap (Efron and Tibshirani, 1993), Ch. 13.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    if not data.size:
+        raise ValueError("bootstrap_mean: expected values, got none.")
+    rng = np.random.default_rng(seed)
+    means = data[rng.integers(0, data.size, (RESAMPLES, data.size))].mean(axis=1)
+    return _percentiles(means, confidence)
+
+
+def fisher(a: tuple[int, int], b: tuple[int, int]) -> float:
+    """Returns the two-sided p-value of Fisher's exact test that two rates are one.
+
+    Arguments:
+        a: Successes and trials of the one; `b` those of the other.
+    """
+    from scipy.stats import fisher_exact
+
+    table = [[a[0], a[1] - a[0]], [b[0], b[1] - b[0]]]
+    return min(1.0, float(fisher_exact(table)[1]))
+
+
+def holm(p: Sequence[float | int]) -> list[float]:
+    """Returns p-values made larger for their number, so that the chance of any false alarm among
+    them stays what one p-value promises.
+
+    References:
+        A Simple Sequentially Rejective Multiple Test Procedure (Holm, 1979).
+    """
+    adjusted, worst = [0.0] * len(p), 0.0
+    for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        worst = max(worst, min(1.0, (len(p) - rank) * p[i]))
+        adjusted[i] = worst
+    return adjusted
+
+
+def spearman(
+    x: Sequence[float | int],
+    y: Sequence[float | int],
+    *,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> tuple[float, float, float] | None:
+    """Returns the rank correlation of y with x and the bootstrap's interval, or None where x or y
+    does not vary.
+
+    The x are taken as chosen, not drawn: resampling happens among the y of equal x.
+    """
+    xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if len(np.unique(xs)) < 2 or len(np.unique(ys)) < 2:
+        return None
+    rng = np.random.default_rng(seed)
+    order = np.argsort(xs, kind="stable")
+    xs, ys = xs[order], ys[order]
+    drawn = np.concatenate(
+        [ys[at][rng.integers(0, len(at), (RESAMPLES, len(at)))] for at in _equal(xs)], axis=1
+    )
+    low, high = _percentiles(_rank_correlation(xs, drawn), confidence)
+    return float(_rank_correlation(xs, ys[None])[0]), low, high
+
+
+def _rank_correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Correlates the ranks of x [N] with those of each row of y [R, N]; 0 where a row is flat."""
+    from scipy.stats import rankdata
+
+    ranks_x, ranks_y = rankdata(x), rankdata(y, axis=1)
+    a = ranks_x - ranks_x.mean()
+    b = ranks_y - ranks_y.mean(axis=1, keepdims=True)
+    size = np.sqrt((a * a).sum() * (b * b).sum(axis=1))
+    return np.divide(b @ a, size, out=np.zeros(len(b)), where=size > 0)
+
+
+def _equal(x: np.ndarray) -> list[np.ndarray]:
+    """Returns the places of each value of a sorted array."""
+    return np.split(np.arange(len(x)), np.flatnonzero(np.diff(x)) + 1)
+
+
+def _percentiles(values: np.ndarray, confidence: float) -> tuple[float, float]:
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
