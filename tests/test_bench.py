@@ -235,8 +235,8 @@ def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "bench measures one thing: splat-esd bench raster"),
-        (["train"], "bench measures one thing: splat-esd bench raster"),
+        ([], "bench measures raster or mesh"),
+        (["train"], "bench measures raster or mesh"),
         (["raster", "quick"], "'quick' is no setting; bench raster takes quick=..., threads=..."),
         (["raster", "quik=true"], "unknown key quik; did you mean quick?"),
         (["raster", "only=tabel"], "only must be one of table, costs, curve, busy, got 'tabel'"),

@@ -12,9 +12,7 @@ Triangles = Int[ndarray, "F 3"]
 Fewer = tuple[Float[ndarray, "Q 3"], Int[ndarray, "G 3"]]
 
 
-def decimate(
-    points: Points, triangles: Triangles, *, faces: int, watertight: bool
-) -> Fewer | None:
+def decimate(points: Points, triangles: Triangles, *, faces: int, watertight: bool) -> Fewer | None:
     """Merges edges, those first whose loss shows least, until so many faces are left.
 
     Returns:

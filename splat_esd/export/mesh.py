@@ -27,7 +27,6 @@ from splat_esd.geometry import up_rotation
 
 POOR = 20.0  # decibels under which the mesh does not show what the splat shows
 _FIRST_LOOK = 128  # pixels, to find out where the object is
-_FIRST_CELLS = 48
 _CELLS = 0.64  # per square root of a triangle: twice as many triangles as are kept in the end
 _COARSER = 0.8
 _FEWEST_CELLS = 16
@@ -57,12 +56,11 @@ def make_mesh(gaussians: Gaussians, settings: MeshConfig) -> TexturedMesh:
     seen = visible(gaussians.detach())
     frame = frame_of_splats(seen)
     first = photograph(frame.place(seen), around(surface.VIEWS, size=_FIRST_LOOK))
-    points, _, _ = surface.extract(first, cells=_FIRST_CELLS)
-    frame = frame_of_points(frame.to_world(points))
+    frame = frame_of_points(frame.to_world(surface.glance(first)))
     placed = frame.place(seen)
     points, triangles, found = _surface(placed, settings)
     mesh = unwrap(points, triangles, size=settings.texture)
-    views = photograph(placed, around(texture.VIEWS, size=texture.VIEW_SIZE))
+    views = photograph(placed, around(texture.VIEWS, size=texture.view_size(settings.texture)))
     colors, share = texture.bake(mesh, placed, views, size=settings.texture, steps=settings.sharpen)
     image = (255 * colors).round().astype(np.uint8)
     world = replace(mesh, points=frame.to_world(mesh.points))

@@ -59,18 +59,23 @@ def extract(
     References:
         A Volumetric Method for Building Complex Models from Range Images (Curless and Levoy, 1996).
     """
-    step = 2.1 / _COARSE
-    coarse = Grid(np.full(3, -1.05 - step), step, (_COARSE + 3,) * 3)
-    field = fuse(views, coarse, np.ones(coarse.shape, bool))
+    coarse, field = _everywhere(views)
     level, agreement = choose_level(field, coarse, views)
-    if level is None:
-        raise UsageError(
-            "there is nothing to make a mesh of: the splat is see-through from every side."
-        )
     fine, band, field = _refine(field, coarse, level, cells)
     field[band] = fuse(views, fine, band)[band]
     vertices, faces = contour(clean(field, level), level, fine)
     return vertices, faces, {"level": level, "silhouette_agreement": agreement}
+
+
+def glance(views: Views) -> Float[ndarray, "V 3"]:
+    """Returns points around the object: its surface at the least cautious level, roughly.
+
+    Raises:
+        UsageError: If the views see nothing solid.
+    """
+    coarse, field = _everywhere(views)
+    vertices, _ = contour(clean(field, _LEVELS[-1]), _LEVELS[-1], coarse)
+    return vertices
 
 
 def fuse(views: Views, grid: Grid, where: Bool[ndarray, "I J K"]) -> Float[ndarray, "I J K"]:
@@ -96,12 +101,10 @@ def fuse(views: Views, grid: Grid, where: Bool[ndarray, "I J K"]) -> Float[ndarr
     return field
 
 
-def choose_level(
-    field: Float[ndarray, "I J K"], grid: Grid, views: Views
-) -> tuple[float | None, float]:
+def choose_level(field: Float[ndarray, "I J K"], grid: Grid, views: Views) -> tuple[float, float]:
     """Returns the level whose silhouettes m agree best:  sum min(m, alpha) / sum max(m, alpha)."""
     judges = range(0, len(views.cameras), max(1, len(views.cameras) // _JUDGES))
-    best, agreement = None, 0.0
+    best, agreement = _LEVELS[-1], 0.0
     for level in _LEVELS:
         cleaned = clean(field, level)
         if not (cleaned < level).any():
@@ -110,7 +113,7 @@ def choose_level(
         both = either = 0.0
         for i in judges:
             mask = silhouette(vertices, faces, views.cameras, i)
-            alpha = views.alpha[i].numpy()
+            alpha = views.alpha[i, 1::2, 1::2].numpy()
             both += float(np.minimum(mask, alpha).sum())
             either += float(np.maximum(mask, alpha).sum())
         if both / either > agreement:
@@ -155,12 +158,25 @@ def contour(
 def silhouette(
     vertices: Float[ndarray, "V 3"], faces: Int[ndarray, "F 3"], cameras: Cameras, i: int
 ) -> Float[ndarray, "H W"]:
-    """Draws 1 where camera i sees the surface."""
+    """Draws 1 where camera i sees the surface, at every second pixel of every second row."""
+    height, width = cameras.height // 2, cameras.width // 2
     viewmat, K = cameras.viewmats[i].double().numpy(), cameras.Ks[i].double().numpy()
-    hits = cast(vertices, faces, viewmat, K, width=cameras.width, height=cameras.height)
-    mask = np.zeros(cameras.height * cameras.width)
+    # The middle of a pixel of the small picture is that of pixel (1, 1) of two by two.
+    K = np.array([[0.5, 0, -0.25], [0, 0.5, -0.25], [0, 0, 1]]) @ K
+    hits = cast(vertices, faces, viewmat, K, width=width, height=height)
+    mask = np.zeros(height * width)
     mask[hits.pixels] = 1
-    return mask.reshape(cameras.height, cameras.width)
+    return mask.reshape(height, width)
+
+
+def _everywhere(views: Views) -> tuple[Grid, Float[ndarray, "I J K"]]:
+    """Fuses the views on a coarse grid that holds the unit ball."""
+    step = 2.1 / _COARSE
+    coarse = Grid(np.full(3, -1.05 - step), step, (_COARSE + 3,) * 3)
+    field = fuse(views, coarse, np.ones(coarse.shape, bool))
+    if not (clean(field, _LEVELS[-1]) < _LEVELS[-1]).any():
+        raise UsageError("there is nothing to make a mesh of: the splat is too thin to be seen.")
+    return coarse, field
 
 
 def _solid(views: Views) -> float:

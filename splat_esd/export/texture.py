@@ -14,7 +14,7 @@ from splat_esd.export.mesh_render import Hits, cast
 from splat_esd.export.views import Views
 from splat_esd.gaussians import Gaussians
 
-VIEWS, VIEW_SIZE = 48, 512
+VIEWS = 48
 _NEAR = 0.02  # a texel is seen if the nearest surface is not closer than this, in the unit ball
 _STEEP = 0.25  # cosine below which a view shows a surface too flat to learn its colour from
 _RIM = 2  # pixels beside an edge in depth; there the colours of front and back run together
@@ -31,6 +31,26 @@ class Texels:
     index: Int[Tensor, " T"]
     positions: Float[Tensor, "T 3"]
     normals: Float[Tensor, "T 3"]
+
+
+def view_size(size: int) -> int:
+    """Returns how large pictures must be for a texture: their pixels are two or three texels."""
+    return max(128, min(size // 2, 1024))
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What a camera sees of the mesh.
+
+    Arguments:
+        hits: Which of its pixels see which point.
+        depth: Camera z, far away where there is no mesh [H, W].
+        trust: How much the picture is believed there: little beside edges in depth [H, W].
+    """
+
+    hits: Hits
+    depth: Float[Tensor, "H W"]
+    trust: Float[Tensor, "H W"]
 
 
 def bake(
@@ -51,9 +71,9 @@ def bake(
     Returns:
         Colours in [0, 1], gaps between charts filled, and the share of texels that a view saw.
     """
-    hits = [_hits(mesh, views, i) for i in range(len(views.cameras))]
+    looks = [_look(mesh, views, i) for i in range(len(views.cameras))]
     texels = _texels(mesh, size)
-    colors, weights = _gather(texels, views, hits)
+    colors, weights = _gather(texels, views, looks)
     unseen = weights <= 0
     colors = torch.where(unseen[:, None], 0.0, colors / weights.clamp_min(1e-9)[:, None])
     if unseen.any():
@@ -64,7 +84,7 @@ def bake(
     filled[texels.index.numpy()] = True
     image = pad(image.reshape(size, size, 3), filled.reshape(size, size))
     if steps:
-        image = sharpen(image, mesh, views, hits, steps=steps)
+        image = sharpen(image, mesh, views, looks, steps=steps)
     return image, 1 - float(unseen.float().mean())
 
 
@@ -100,7 +120,7 @@ def sharpen(
     image: Float[ndarray, "S S 3"],
     mesh: Unwrapped,
     views: Views,
-    hits: Sequence[Hits],
+    looks: Sequence[Look],
     *,
     steps: int,
 ) -> Float[ndarray, "S S 3"]:
@@ -114,10 +134,10 @@ def sharpen(
 
     size = len(image)
     looked, shown, trust = [], [], []
-    for i, hit in enumerate(hits):
-        looked.append(sample_points(mesh, hit))
-        shown.append(_solid(views, i).flatten(0, 1).numpy()[hit.pixels])
-        trust.append(_surface(views, hit, i)[1].flatten().numpy()[hit.pixels])
+    for i, look in enumerate(looks):
+        looked.append(sample_points(mesh, look.hits))
+        shown.append(_solid(views, i).flatten(0, 1).numpy()[look.hits.pixels])
+        trust.append(look.trust.flatten().numpy()[look.hits.pixels])
     index, weights = _bilinear(np.concatenate(looked), size)
     b, w = np.concatenate(shown), np.concatenate(trust)[:, None]
     A = csr_array(
@@ -166,10 +186,19 @@ def _bilinear(
     return index, weights.astype(np.float32)
 
 
-def _hits(mesh: Unwrapped, views: Views, i: int) -> Hits:
-    cameras = views.cameras
-    viewmat, K = cameras.viewmats[i].double().numpy(), cameras.Ks[i].double().numpy()
-    return cast(mesh.points, mesh.triangles, viewmat, K, width=cameras.width, height=cameras.height)
+def _look(mesh: Unwrapped, views: Views, i: int) -> Look:
+    from scipy.ndimage import maximum_filter, minimum_filter
+
+    height, width = views.cameras.height, views.cameras.width
+    viewmat, K = views.cameras.viewmats[i].double().numpy(), views.cameras.Ks[i].double().numpy()
+    hits = cast(mesh.points, mesh.triangles, viewmat, K, width=width, height=height)
+    depth = np.full(height * width, 1e3, np.float32)
+    depth[hits.pixels] = hits.depth
+    depth = depth.reshape(height, width)
+    window = 2 * _RIM + 1
+    jump = maximum_filter(depth, window) - minimum_filter(depth, window)
+    trust = np.where(jump > 4 * _NEAR, _RIM_WEIGHT, 1.0).astype(np.float32)
+    return Look(hits, torch.from_numpy(depth), torch.from_numpy(trust))
 
 
 def _texels(mesh: Unwrapped, size: int) -> Texels:
@@ -188,7 +217,7 @@ def _texels(mesh: Unwrapped, size: int) -> Texels:
 
 
 def _gather(
-    texels: Texels, views: Views, hits: Sequence[Hits]
+    texels: Texels, views: Views, looks: Sequence[Look]
 ) -> tuple[Float[Tensor, "T 3"], Float[Tensor, " T"]]:
     """Sums, over the views that see a texel, colour times weight, and weight."""
     colors = torch.zeros(len(texels.index), 3)
@@ -198,10 +227,11 @@ def _gather(
         cosine = (toward * texels.normals).sum(1)
         facing = (cosine > _STEEP).nonzero()[:, 0]
         spots, z = _spots(texels.positions[facing], views, i)
-        surface, trust = _surface(views, hits[i], i)
-        seen = _read(surface, spots)[:, 0] > z - _NEAR
+        seen = _read(looks[i].depth[..., None], spots)[:, 0] > z - _NEAR
         facing, spots = facing[seen], spots[seen]
-        shot = torch.cat([views.rgb[i], views.alpha[i, ..., None], trust[..., None]], dim=-1)
+        shot = torch.cat(
+            [views.rgb[i], views.alpha[i, ..., None], looks[i].trust[..., None]], dim=-1
+        )
         rgb, alpha, trusted = _read(shot, spots).split([3, 1, 1], dim=1)
         weight = (alpha * trusted)[:, 0] * cosine[facing] ** 2
         colors[facing] += weight[:, None] * (rgb / alpha.clamp_min(1e-3)).clamp(0, 1)
@@ -226,19 +256,3 @@ def _read(image: Float[Tensor, "H W C"], spots: Float[Tensor, "T 2"]) -> Float[T
         image.permute(2, 0, 1)[None], spots[None, None], align_corners=False, padding_mode="border"
     )
     return read[0, :, 0].T
-
-
-def _surface(
-    views: Views, hits: Hits, i: int
-) -> tuple[Float[Tensor, "H W 1"], Float[Tensor, "H W"]]:
-    """Returns the mesh's depth, far where there is none, and how much to trust each pixel."""
-    from scipy.ndimage import maximum_filter, minimum_filter
-
-    height, width = views.cameras.height, views.cameras.width
-    depth = np.full(height * width, 1e3, np.float32)
-    depth[hits.pixels] = hits.depth
-    depth = depth.reshape(height, width)
-    window = 2 * _RIM + 1
-    jump = maximum_filter(depth, window) - minimum_filter(depth, window)
-    trust = np.where(jump > 4 * _NEAR, _RIM_WEIGHT, 1.0).astype(np.float32)
-    return torch.from_numpy(depth)[..., None], torch.from_numpy(trust)

@@ -1,0 +1,165 @@
+"""`splat-esd bench mesh`: how like their splats meshes are, and what making them costs."""
+
+import json
+import resource
+import shlex
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from splat_esd import console
+from splat_esd.bench import machine
+from splat_esd.config import Count, MeshConfig, UserPath, validate
+from splat_esd.errors import UsageError
+from splat_esd.overrides import assign, compose, split_overrides
+
+TOYS = ("corgi", "robot", "teapot")  # with a known surface: round, angular, with a hole
+COLUMNS = (
+    "splat", "Gaussians", "PSNR dB", "lowest", "SSIM", "Chamfer", "watertight", "pieces", "faces",
+    "seconds", "CPU s", "MiB",
+)  # fmt: skip
+
+Row = dict[str, Any]
+
+
+class MeshBench(BaseModel):
+    """What `splat-esd bench mesh` was asked for.
+
+    Arguments:
+        threads: That torch may use; xatlas takes what it finds.
+        toys: Whether the toys whose true surface is known are measured too.
+        mesh: How the meshes are made.
+        out: The JSON that everything is written to.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    threads: Count = 1
+    toys: bool = True
+    mesh: MeshConfig
+    out: UserPath | None = None
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Makes a mesh of every splat named, each in a process of its own, and prints a table.
+
+    Raises:
+        UsageError: If an argument is wrong, or a splat cannot be read.
+    """
+    splats, asked = read(arguments)
+    here = machine.describe()
+    if machine.is_busy(here["load_average"]):
+        console.warn("this machine is busy: seconds will be too many; CPU seconds are right.")
+    jobs: list[tuple[Path | None, str]] = [(path, _name(path)) for path in splats]
+    jobs += [(None, toy) for toy in TOYS] if asked.toys else []
+    rows = []
+    for path, name in jobs:
+        console.note(f"{name} ...")
+        rows.append(_apart(path, name, asked))
+    console.table("meshes", COLUMNS, lines(rows))
+    if asked.out is not None:
+        found = {
+            "command": shlex.join(["splat-esd", "bench", "mesh", *arguments]),
+            "version": version("splat-esd"),
+            "machine": here,
+            "settings": asked.mesh.model_dump(),
+            "meshes": rows,
+        }
+        asked.out.write_text(json.dumps(found, indent=1) + "\n")
+        console.note(f"all figures are in {asked.out}.")
+
+
+def read(arguments: Sequence[str]) -> tuple[list[Path], MeshBench]:
+    """Returns the splats to be measured, and how.
+
+    Raises:
+        UsageError: If a key or a value is wrong, or a splat is not there.
+    """
+    splats = [Path(a).expanduser() for a in arguments if "=" not in a and not a.startswith("-")]
+    splats = [path / "splat.ply" if path.is_dir() else path for path in splats]
+    for path in splats:
+        if not path.is_file():
+            raise UsageError(f"there is no splat {path}.")
+    groups, values = split_overrides([a for a in arguments if "=" in a or a.startswith("-")])
+    data: dict[str, Any] = {"mesh": compose({})["mesh"], **groups}
+    for key, value in values.items():
+        assign(data, key, value)
+    return splats, validate(MeshBench, data)
+
+
+def lines(rows: Sequence[Row]) -> list[list[str]]:
+    """Writes one line for each splat."""
+    return [
+        [
+            row["splat"],
+            f"{row['gaussians']}",
+            f"{row['psnr']:.1f}",
+            f"{row['psnr_lowest']:.1f}",
+            f"{row['ssim']:.3f}",
+            f"{100 * row['chamfer']:.2f} %" if "chamfer" in row else "-",
+            "yes" if row["watertight"] else "no",
+            f"{row['components']}",
+            f"{row['faces']}",
+            f"{row['seconds']:.1f}",
+            f"{row['cpu_seconds']:.1f}",
+            f"{row['peak_mib']}",
+        ]
+        for row in rows
+    ]
+
+
+def _name(path: Path) -> str:
+    """Returns the name of a run, or of a file."""
+    if path.name == "splat.ply" and path.absolute().parent.name:
+        parent = path.absolute().parent
+        return f"{parent.parent.name}/{parent.name}"
+    return path.stem
+
+
+def _apart(path: Path | None, name: str, asked: MeshBench) -> Row:
+    # A process of its own, whose memory starts at nothing. Ctrl-C is for the parent to answer.
+    deaf = (signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    with ProcessPoolExecutor(1, get_context("spawn"), *deaf) as pool:
+        return pool.submit(_measure, path, name, asked).result()
+
+
+def _measure(path: Path | None, name: str, asked: MeshBench) -> Row:
+    import torch
+
+    from splat_esd.bench.truth import as_splat, distance_to_toy
+    from splat_esd.export.mesh import make_mesh, write_glb
+    from splat_esd.export.ply import read_ply
+
+    torch.set_num_threads(asked.threads)
+    toy = as_splat(name) if path is None else None
+    begun, computed = time.perf_counter(), time.process_time()
+    gaussians = read_ply(path) if toy is None else toy
+    mesh = make_mesh(gaussians, asked.mesh)
+    with tempfile.TemporaryDirectory() as folder:
+        size = write_glb(mesh, Path(folder) / "mesh.glb").stat().st_size
+    row: Row = {
+        "splat": name,
+        "gaussians": len(gaussians),
+        "seconds": time.perf_counter() - begun,
+        "cpu_seconds": time.process_time() - computed,
+        "peak_mib": _peak_mib(),
+        "glb_bytes": size,
+        **mesh.facts,
+    }
+    if toy is not None:
+        row |= distance_to_toy(name, mesh.surface.points, mesh.surface.triangles)
+    return row
+
+
+def _peak_mib() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**20
