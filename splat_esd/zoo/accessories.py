@@ -46,13 +46,13 @@ def crown(toy: Toy) -> list[Part]:
 
 
 def scarf(toy: Toy) -> list[Part]:
-    wool, tail = (0.80, 0.24, 0.26), (0.045, 0.085, 0.16)
+    wool, tail = (0.80, 0.24, 0.26), (0.055, 0.11, 0.20)
     x, _, z = toy.chin
     return dyed(
         [
             replace(toy.neck, color=wool),
-            ball((x - 0.02, 0.10, z), (0.09, 0.10, 0.09), wool),
-            box((x, 0.14, z - 0.17), tail, wool, roll=0.15),
+            ball((x - 0.01, 0.11, z), (0.11, 0.12, 0.11), wool),
+            box((x, 0.15, z - 0.20), tail, wool, roll=0.15),
         ]
     )
 
@@ -60,8 +60,8 @@ def scarf(toy: Toy) -> list[Part]:
 def bow_tie(toy: Toy) -> list[Part]:
     silk = (0.80, 0.22, 0.30)
     x, _, z = toy.chin
-    wing = cone((x, 0.135, z), (0.125, 0.06, 0.125), silk, roll=_HALF_PI, top=0.3)
-    return dyed([*pair(wing), ball((x + 0.015, 0, z), (0.065, 0.06, 0.065), silk)])
+    wing = cone((x + 0.02, 0.18, z), (0.17, 0.085, 0.17), silk, roll=_HALF_PI, top=0.3)
+    return dyed([*pair(wing), ball((x + 0.04, 0, z), (0.085, 0.08, 0.085), silk)])
 
 
 def glasses(toy: Toy) -> list[Part]:
@@ -69,9 +69,9 @@ def glasses(toy: Toy) -> list[Part]:
     x, r = x + 0.06, toy.lens
     return dyed(
         [
-            *pair(ring((x, y, z), (r + 0.015, r + 0.015, 0.027), INK, pitch=-_HALF_PI)),
-            rod((x, 0.05, z + 0.03), (x, -0.05, z + 0.03), 0.024, INK),
-            *pair(rod((x - 0.01, y + r, z + 0.02), toy.ear, 0.024, INK)),
+            *pair(ring((x, y, z), (r + 0.025, r + 0.025, 0.038), INK, pitch=-_HALF_PI)),
+            rod((x, 0.05, z + 0.03), (x, -0.05, z + 0.03), 0.036, INK),
+            *pair(rod((x - 0.01, y + r, z + 0.02), toy.ear, 0.034, INK)),
         ]
     )
 
@@ -87,7 +87,7 @@ def backpack(toy: Toy) -> list[Part]:
 
     is_round = chest.shape in ("ellipsoid", "dome")
     round_off = math.sqrt(1 - 0.5**2) if is_round else 1.0
-    strap = (a * round_off + 0.028, 0.05, c * round_off + 0.028)
+    strap = (a * round_off + 0.04, 0.085, c * round_off + 0.04)
     shape = chest.shape if is_round else "box"
     straps = [Part(shape, (0, side * 0.5 * b, 0), strap, cloth) for side in (1, -1)]
     bag = [
