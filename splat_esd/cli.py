@@ -28,7 +28,9 @@ Commands
   generate KEY=VALUE...    make a splat (may be left out, as above)
   export from=RUN_OR_PLY   write files from a run or a .ply (export --help)
   view RUN_OR_PLY          look at it in the browser
+  compare A B...           several runs or .ply side by side, on one page
   evaluate RUN...          faces counted, quality, variety, fidelity (evaluate --help)
+  study FILE_OR_NAME       prompts x methods x seeds, and one report (study --help)
   toy                      the equation in two dimensions, against its closed form (toy --help)
   doctor                   what this machine can run, and why not the rest
   bench raster | mesh     how fast the CPU rasteriser is here; how good meshes are
@@ -80,6 +82,13 @@ splat-esd view RUN_OR_PLY
 Opens a run's splat, or any splat .ply, in the browser; served on this machine only.
 """
 
+COMPARE_HELP = """\
+splat-esd compare RUN_OR_PLY RUN_OR_PLY... [out=compare.html]
+
+Writes one page: the splats side by side under one camera, how they grew, turntables, sheets,
+scores of splat-esd evaluate, settings. Everything is inside; it opens from disk.
+"""
+
 EVALUATE_HELP = """\
 splat-esd evaluate RUN... [classifier=FOLDER] [clip=FOLDER]
 
@@ -96,6 +105,30 @@ Renders 24 views around each run's splat, prints a table and writes evaluation.j
 Runs of the zoo prior are judged by the zoo's judge. For others, and for CLIP:
   classifier=FOLDER   an image classifier in transformers' layout; gives IQ and IV
   clip=FOLDER         a CLIP in transformers' layout
+"""
+
+STUDY_HELP = """\
+splat-esd study FILE_OR_NAME [KEY=VALUE...]
+
+  splat-esd study janus                      the file conf/experiment/janus.yaml
+  splat-esd study janus seeds=2 steps=50     a first look
+  splat-esd study mine.yaml processes=4
+
+Makes every prompt with every method and every seed, each in a folder of its own
+(OUT/PROMPT/METHOD/sSEED), evaluates them, and ends in OUT/report.html and OUT/results.json. What
+is there is not made again, what was stopped goes on, what fails stops nothing else: give the same
+command again. What a run says is in its log.txt.
+
+  prompts=[...]        what is made
+  methods              in the file: a name, and the settings that set it apart
+  seeds=8              how many, from 0 on; or a list
+  common               in the file: settings of all runs. All other KEY=VALUE are added to them
+  out=FOLDER           studies/NAME if left out
+  processes=null       runs at once; null: as many as cores and memory allow, one with a GPU
+  launcher=joblib      processes of this machine; submitit: jobs of a Slurm cluster
+  submitit.KEY=VALUE   cluster (slurm | local) and what submitit's AutoExecutor takes, as
+                       submitit.gpus_per_node=1 submitit.timeout_min=120 submitit.slurm_partition=gpu
+  classifier=FOLDER    for inception scores of other priors than the zoo's; clip=FOLDER: a CLIP
 """
 
 TOY_HELP = """\
@@ -232,8 +265,9 @@ def _export(arguments: list[str]) -> int:
     from splat_esd.console import files_table
     from splat_esd.export.bundle import write_files
     from splat_esd.export.ply import read_ply
+    from splat_esd.results import about
 
-    files_table(write_files(read_ply(source), out, job.export, job.mesh))
+    files_table(write_files(read_ply(source), out, job.export, job.mesh, about(source)))
     return 0
 
 
@@ -254,10 +288,24 @@ def _view(arguments: list[str]) -> int:
     return 0
 
 
+def _compare(arguments: list[str]) -> int:
+    from splat_esd.compare import main as compare
+
+    compare(arguments)
+    return 0
+
+
 def _evaluate(arguments: list[str]) -> int:
     from splat_esd.evaluate import main as evaluate
 
     evaluate(arguments)
+    return 0
+
+
+def _study(arguments: list[str]) -> int:
+    from splat_esd.study.run import main as study
+
+    study(arguments)
     return 0
 
 
@@ -304,7 +352,9 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "generate": _generate,
     "export": _export,
     "view": _view,
+    "compare": _compare,
     "evaluate": _evaluate,
+    "study": _study,
     "toy": _toy,
     "doctor": _doctor,
     "bench": _bench,
@@ -315,7 +365,9 @@ _HELP = {
     "generate": HELP,
     "export": EXPORT_HELP,
     "view": VIEW_HELP,
+    "compare": COMPARE_HELP,
     "evaluate": EVALUATE_HELP,
+    "study": STUDY_HELP,
     "toy": TOY_HELP,
     "doctor": DOCTOR_HELP,
     "bench": BENCH_HELP,

@@ -16,9 +16,12 @@ from splat_esd.config import Config, choose_prior
 from splat_esd.diffusion.prior import Prior, load_prior
 from splat_esd.errors import EnvironmentProblem
 from splat_esd.export.bundle import write_files
+from splat_esd.export.pictures import develop
+from splat_esd.export.spz import write_spz
 from splat_esd.export.turntable import write_sheet
 from splat_esd.export.viewer import LiveViewer
 from splat_esd.paths import ASSETS
+from splat_esd.results import about, timeline_file
 from splat_esd.run_folder import append_metrics, open_run_folder, trim_metrics, write_run
 from splat_esd.train import Run, make_run, render, restore_run, run_state, train_step
 
@@ -121,6 +124,8 @@ def _loop(run: Run, folder: Path, start: int) -> None:
     config, begun = run.config, time.monotonic()
     viewer = _live_viewer(config)
     step = start
+    if start == 0:
+        write_spz(run.gaussians, timeline_file(folder, 0))
     try:
         with console.progress(config.total_steps, start=start) as meter:
             while step < config.total_steps:
@@ -152,27 +157,26 @@ def _report(run: Run, folder: Path, step: int, stats: dict, meter, begun: float)
         append_metrics(folder, step, stats | facts)
     if step % log.preview_every == 0:
         write_preview(run, folder / "previews" / f"{step:06d}.png")
+        write_spz(run.gaussians, timeline_file(folder, step))
     if step % log.checkpoint_every == 0 and step < run.config.total_steps:
         save_checkpoint(folder / "ckpt", step, run_state(run))
 
 
 @torch.no_grad()
 def write_preview(run: Run, path: Path) -> None:
-    """Draws the Gaussians from the front, the left, the back and the right."""
+    """Draws colour, depth and alpha from the front, the left, the back and the right."""
     size = run.prior.image_size
     cameras = turntable(4, elevation=0.26, distance=2.45, fovy=0.75, width=size, height=size)
-    background = torch.tensor(run.config.cameras.background.color, device=run.device).expand(4, 3)
-    images = render(run, cameras.to(run.device), background).rgb
-    path.parent.mkdir(exist_ok=True)
-    write_sheet(images.mul(255).round().clamp(0, 255).byte().cpu(), path, ["0", "90", "180", "270"])
+    strips = develop(render(run, cameras.to(run.device), None)).strips()
+    write_sheet(strips, path, ["0", "90", "180", "270"])
 
 
 def _finish(run: Run, folder: Path, step: int, begun: float, *, status: str) -> None:
     save_checkpoint(folder / "ckpt", step, run_state(run))
     trained = time.monotonic() - begun
-    files = write_files(
-        run.gaussians.detach().to("cpu"), folder, run.config.export, run.config.mesh
-    )
+    splats, settings = run.gaussians.detach().to("cpu"), run.config
+    told = about(folder / "splat.ply")
+    files = write_files(splats, folder, settings.export, settings.mesh, told)
     write_run(
         folder,
         status=status,

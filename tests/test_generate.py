@@ -59,6 +59,9 @@ def test_a_run_leaves_every_file_it_promises_and_nothing_elsewhere(tmp_path, tin
         "ckpt/step-000010.pt",
         "previews/000005.png",
         "previews/000010.png",
+        "timeline/000000.spz",
+        "timeline/000005.spz",
+        "timeline/000010.spz",
     }
     assert [p for p in tmp_path.rglob("*") if p.is_file() and folder not in p.parents] == []
     run = json.loads((folder / "run.json").read_text())

@@ -21,10 +21,10 @@ LAYERS = [
     {"config"},
     {"guidance", "densify", "optim", "regularize", "initialize"},
     {"export", "checkpoint", "zoo", "run_folder", "kernels_for_gsplat"},
-    {"metrics", "console", "plots"},
+    {"metrics", "console", "plots", "results"},
     {"train"},
     {"generate", "evaluate", "compare", "bench", "doctor", "toy"},
-    {"best"},
+    {"best", "study"},
     {"cli"},
     {"__main__", "__init__"},
 ]
@@ -46,6 +46,8 @@ DOORS = {
     "viser": {"export.viewer"},
     "rich": {"console"},
     "matplotlib": {"plots"},
+    "joblib": {"study.launch"},
+    "submitit": {"study.launch"},
     "hydra": {"overrides", "config", "cli"},
     "omegaconf": {"overrides", "config", "cli"},
 }

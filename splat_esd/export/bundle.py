@@ -8,11 +8,11 @@ from splat_esd.export.antimatter import write_splat
 from splat_esd.export.gltf import write_gltf
 from splat_esd.export.mesh import WRITERS as MESH_WRITERS
 from splat_esd.export.mesh import write_meshes
+from splat_esd.export.page import Result, viewing_distance, with_final, write_page
 from splat_esd.export.pictures import take_pictures
 from splat_esd.export.ply import write_ply
 from splat_esd.export.spz import write_spz
 from splat_esd.export.turntable import write_sheet, write_turntable
-from splat_esd.export.viewer import write_viewer
 from splat_esd.gaussians import Gaussians
 
 SHEET_VIEWS = 8
@@ -20,10 +20,16 @@ TURN_SECONDS = 4
 
 
 def write_files(
-    gaussians: Gaussians, folder: Path, settings: ExportConfig, mesh: MeshConfig
+    gaussians: Gaussians,
+    folder: Path,
+    settings: ExportConfig,
+    mesh: MeshConfig,
+    about: Result | None = None,
 ) -> list[tuple[Path, str]]:
     """Writes the files that `settings.formats` asks for: splat.ply, turntable.mp4, ...
 
+    Arguments:
+        about: What viewer.html tells beside the splats.
     Returns:
         Each file with what opens it, in the order asked for.
     Raises:
@@ -38,6 +44,8 @@ def write_files(
     for name in dict.fromkeys(settings.formats):
         if name in _WRITERS:
             written += _WRITERS[name](gaussians, folder, settings)
+        elif name == "viewer":
+            written += _viewer(gaussians, folder, about or Result("splats"))
         elif name == meshes[0]:  # one mesh for all of them
             written += write_meshes(gaussians, folder, mesh, meshes)
     return written
@@ -89,8 +97,14 @@ def _sheet(gaussians: Gaussians, folder: Path, settings: ExportConfig) -> list[t
     return [(write_sheet(images, folder / "sheet.png", labels), "an image viewer")]
 
 
-def _viewer(gaussians: Gaussians, folder: Path, settings: ExportConfig) -> list[tuple[Path, str]]:
-    return [(write_viewer(gaussians, folder / "viewer.html"), "a browser; turn it with the mouse")]
+def _viewer(gaussians: Gaussians, folder: Path, about: Result) -> list[tuple[Path, str]]:
+    path = write_page(
+        [with_final(about, gaussians)],
+        folder / "viewer.html",
+        title=about.title,
+        distance=viewing_distance(gaussians),
+    )
+    return [(path, "a browser; turn it with the mouse")]
 
 
 _WRITERS = {
@@ -101,5 +115,4 @@ _WRITERS = {
     "turntable": _turntable,
     "strip": _strip,
     "sheet": _sheet,
-    "viewer": _viewer,
 }

@@ -1,4 +1,4 @@
-"""Splats in the browser: a page that needs no server, and a live view on this machine only."""
+"""A live view of splats in the browser, on this machine only."""
 
 import io
 import math
@@ -6,7 +6,6 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from splat_esd.errors import UsageError
-from splat_esd.export import replacing
 from splat_esd.export.ply import read_ply
 from splat_esd.gaussians import Gaussians
 from splat_esd.geometry import quat_to_rotmat
@@ -14,28 +13,10 @@ from splat_esd.geometry import quat_to_rotmat
 _LOCAL = "127.0.0.1"  # viser's own default is every network this machine is on.
 
 
-def write_viewer(gaussians: Gaussians, path: Path | str) -> Path:
-    """Writes one HTML page with the splats inside; it opens from disk and asks no network.
-
-    Colours are those of degree 0: viser knows no spherical harmonics.
-
-    Raises:
-        ValueError: If there are no splats.
-        EnvironmentProblem: If the disk does not take the file.
-    """
-    viewer = LiveViewer(port=0)
-    try:
-        viewer.show(gaussians)
-        page = viewer.as_html()
-    finally:
-        viewer.stop()
-    with replacing(path) as part:
-        part.write_text(page, encoding="utf-8")
-    return Path(path)
-
-
 class LiveViewer:
     """A web page on this machine that shows the splats as they are, updated by `show`.
+
+    Colours are those of degree 0: viser knows no spherical harmonics.
 
     Arguments:
         port: The first port to try; the next free one is taken. 0 takes any.
@@ -77,10 +58,6 @@ class LiveViewer:
             rgbs=gaussians.colors.clamp_max(1).numpy(),
             opacities=gaussians.opacities[:, None].numpy(),
         )
-
-    def as_html(self) -> str:
-        """Packs what the page shows now into one HTML document."""
-        return self._server.scene.as_html()
 
     def stop(self) -> None:
         """Closes the page's server; browsers keep what they last saw."""
