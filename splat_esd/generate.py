@@ -19,7 +19,8 @@ from splat_esd.export.bundle import write_files
 from splat_esd.export.pictures import develop
 from splat_esd.export.spz import write_spz
 from splat_esd.export.turntable import write_sheet
-from splat_esd.export.viewer import LiveViewer
+from splat_esd.export.viewer import TrainingView
+from splat_esd.live import dials, obey, turn_again
 from splat_esd.paths import ASSETS
 from splat_esd.results import about, timeline_file
 from splat_esd.run_folder import append_metrics, open_run_folder, trim_metrics, write_run
@@ -47,6 +48,7 @@ def generate(config: Config) -> Path:
     folder, continued = open_run_folder(config)
     try:
         start = _restore(run, folder) if continued else 0
+        turn_again(run, folder, start)
         _introduce(config, run, folder, why, start)
         write_run(folder, status="running", **_versions(config, prior))
         _loop(run, folder, start)
@@ -122,18 +124,18 @@ def _loop(run: Run, folder: Path, start: int) -> None:
     there is.
     """
     config, begun = run.config, time.monotonic()
-    viewer = _live_viewer(config)
+    viewer = _live_viewer(run)
     step = start
     if start == 0:
         write_spz(run.gaussians, timeline_file(folder, 0))
     try:
         with console.progress(config.total_steps, start=start) as meter:
             while step < config.total_steps:
+                if viewer is not None:
+                    begun += obey(viewer, run, folder, step)
                 stats = train_step(run, step)
                 step += 1
                 _report(run, folder, step, stats, meter, begun)
-                if viewer is not None and step % 10 == 0:
-                    viewer.show(run.gaussians)
     except KeyboardInterrupt:
         console.warn(f"stopped at step {step} of {config.total_steps}; saving what there is.")
         _finish(run, folder, step, begun, status="interrupted")
@@ -189,11 +191,11 @@ def _finish(run: Run, folder: Path, step: int, begun: float, *, status: str) -> 
     console.files_table(files)
 
 
-def _live_viewer(config: Config) -> LiveViewer | None:
-    if not config.viewer:
+def _live_viewer(run: Run) -> TrainingView | None:
+    if not run.config.viewer:
         return None
-    viewer = LiveViewer()
-    console.note(f"watch it grow: {viewer.url}")
+    viewer = TrainingView(dials(run))
+    console.note(f"watch it grow, pause it, turn its dials: {viewer.url}")
     return viewer
 
 

@@ -107,9 +107,15 @@ def _facts(config: Mapping, run: Mapping, metrics: list[dict]) -> dict[str, str]
         "training": f"{done['seconds']:.0f} s on {run.get('device')}"
         if "seconds" in done
         else None,
+        "turned live": "; ".join(map(_turn, run.get("turned", []))),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
     return {name: str(value) for name, value in facts.items() if value not in (None, "")}
+
+
+def _turn(turned: Mapping) -> str:
+    lam = "" if turned["lambda"] is None else f"lambda {turned['lambda']:g}, "
+    return f"from step {turned['step']}: {lam}CFG {turned['cfg_scale']:g}"
 
 
 def _timeline(folder: Path) -> list[Frame]:

@@ -23,6 +23,7 @@ LAYERS = [
     {"export", "checkpoint", "zoo", "run_folder", "kernels_for_gsplat"},
     {"metrics", "console", "plots", "results"},
     {"train"},
+    {"live"},
     {"generate", "evaluate", "compare", "bench", "doctor", "toy"},
     {"best", "study"},
     {"cli"},
@@ -35,7 +36,7 @@ MUST_NOT_KNOW = {
     "zoo": set(RANK) - {"errors", "paths", "geometry", "cameras", "diffusion", "zoo"},
 }
 DOORS = {
-    "diffusers": {"diffusion.prior", "zoo.train", "zoo.history", "zoo.exam"},
+    "diffusers": {"diffusion.prior", "zoo.models", "zoo.history", "zoo.exam"},
     "peft": {"diffusion.lora"},
     "gsplat": {"rasterize.cuda", "densify", "kernels_for_gsplat"},
     "plyfile": {"export.ply"},

@@ -1,5 +1,7 @@
 import base64
 import re
+import threading
+import time
 import urllib.request
 
 import msgspec
@@ -10,7 +12,7 @@ import zstandard
 
 from splat_esd.errors import UsageError
 from splat_esd.export.ply import write_ply
-from splat_esd.export.viewer import LiveViewer, view
+from splat_esd.export.viewer import Dials, LiveViewer, TrainingView, view
 from splat_esd.gaussians import Gaussians
 
 
@@ -107,3 +109,28 @@ def test_a_folder_without_splats_is_named(tmp_path):
 def test_a_port_that_cannot_be_is_refused(port):
     with pytest.raises(ValueError, match=r"port must lie in \[0, 65535\]"):
         LiveViewer(port=port)
+
+
+def test_a_run_that_is_not_paused_goes_on_step_by_step():
+    view = TrainingView(Dials(0.5, 3.0), port=0)
+    try:
+        assert [view.next_wish() for _ in range(3)] == ["step"] * 3
+        assert view.dials == Dials(0.5, 3.0)
+    finally:
+        view.stop()
+
+
+def test_a_paused_run_waits_for_a_step_and_stays_paused():
+    view = TrainingView(Dials(None, 100.0), port=0)
+    try:
+        view._toggle()
+        threading.Timer(0.3, view._one_step).start()
+        begun = time.monotonic()
+        assert view.next_wish() == "step"
+        assert time.monotonic() - begun > 0.25
+        assert view.paused and view.dials == Dials(None, 100.0)
+        threading.Timer(0.3, view._toggle).start()
+        assert view.next_wish() == "step", "going on is a step too"
+        assert not view.paused
+    finally:
+        view.stop()
