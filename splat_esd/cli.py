@@ -126,8 +126,8 @@ command again. What a run says is in its log.txt.
   out=FOLDER           studies/NAME if left out
   processes=null       runs at once; null: as many as cores and memory allow, one with a GPU
   launcher=joblib      processes of this machine; submitit: jobs of a Slurm cluster
-  submitit.KEY=VALUE   cluster (slurm | local) and what submitit's AutoExecutor takes, as
-                       submitit.gpus_per_node=1 submitit.timeout_min=120 submitit.slurm_partition=gpu
+  submitit.KEY=VALUE   cluster (slurm | local) and what submitit's AutoExecutor takes:
+                       gpus_per_node=1, timeout_min=120, slurm_partition=gpu, ...
   classifier=FOLDER    for inception scores of other priors than the zoo's; clip=FOLDER: a CLIP
 """
 

@@ -517,6 +517,7 @@ _EXPECTED = {
     "path": "a path",
     "tuple": "a list in brackets, as [1, 2]",
     "model": "a section of keys",
+    "dict": "a section of keys",
 }
 
 

@@ -16,6 +16,7 @@ from splat_esd.errors import UsageError
 from splat_esd.paths import CONF
 
 TEXT_KEYS = ("prompt", "negative_prompt")
+EXPERIMENTS = CONF / "experiment"  # what `splat-esd study` runs; no choice of a run
 PATH_KEYS = ("out", "resume", "init.path", "prior.path", "from")
 
 
@@ -67,6 +68,28 @@ def compose(groups: dict[str, str]) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(tree, resolve=True))
 
 
+def compose_file(path: Path) -> dict[str, Any]:
+    """Returns the values of a file of its own, put together by hydra: `defaults:` may name files
+    beside it to start from.
+
+    Raises:
+        ConfigError: If it is not readable as YAML, or names what is not there.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        with initialize_config_dir(str(path.parent.absolute()), version_base="1.3"):
+            data = OmegaConf.to_container(compose(path.name), resolve=True)
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        said = " ".join(str(error).split())
+        raise ConfigError(f"{path} cannot be composed: {said}") from None
+    return cast(dict[str, Any], data)
+
+
 @cache
 def _tree(choices: tuple[str, ...]) -> Any:
     from hydra import compose, initialize_config_dir
@@ -94,7 +117,7 @@ def assign(data: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _groups() -> list[str]:
-    return sorted(path.name for path in CONF.iterdir() if path.is_dir())
+    return sorted(path.name for path in CONF.iterdir() if path.is_dir() and path != EXPERIMENTS)
 
 
 def _choice(group: str, text: str) -> str:

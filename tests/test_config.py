@@ -11,7 +11,11 @@ from splat_esd import config as config_module
 from splat_esd.config import Config, ConfigError, load_config, load_export
 from splat_esd.paths import CONF
 
-CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
+CHOICES = sorted(
+    (path.parent.name, path.stem)
+    for path in CONF.glob("*/*.yaml")
+    if path.parent.name != "experiment"
+)
 NEEDS_FILE = {("init", "ply"), ("init", "points")}
 
 # What a shell hands over: any text that UTF-8 can hold, without NUL.

@@ -1,0 +1,145 @@
+"""One run of a study: prepared, made unless it is there, evaluated, and its failure kept to it."""
+
+import gc
+import traceback
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from splat_esd.config import RESUMABLE
+from splat_esd.errors import SplatError, UsageError
+from splat_esd.evaluate import evaluate_run
+from splat_esd.export import replacing
+from splat_esd.export.pictures import take_pictures
+from splat_esd.export.ply import read_ply
+from splat_esd.generate import generate
+from splat_esd.run_folder import read_run, write_text
+from splat_esd.study.experiment import Cell
+
+CARD = "card.webp"
+_CARD_VIEWS, _CARD_SIZE, _CARD_MILLISECONDS = 24, 128, 150
+_HARMLESS = {*RESUMABLE, "out"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process is asked to do with each of its cells.
+
+    Arguments:
+        threads: Of this process, so that all together are as many as there are cores.
+    """
+
+    threads: int
+    classifier: Path | None
+    clip: Path | None
+
+    def __call__(self, cell: Cell) -> str | None:
+        """Makes and evaluates a cell unless that is done; returns why it failed, or None.
+
+        What the run says goes to log.txt in its folder.
+
+        Raises:
+            KeyboardInterrupt: After Ctrl-C, once the run is saved.
+        """
+        import torch
+
+        torch.set_num_threads(self.threads)
+        try:
+            prepare(cell)
+            with (cell.folder / "log.txt").open("a", encoding="utf-8") as log:
+                with redirect_stdout(log), redirect_stderr(log):
+                    return self._make(cell)
+        except (SplatError, OSError) as error:
+            return str(error)
+        finally:
+            gc.collect()  # a run's graph holds itself; the next run needs its memory
+
+    def _make(self, cell: Cell) -> str | None:
+        try:
+            if not is_made(cell):
+                generate(cell.config.model_copy(update={"resume": cell.folder}))
+            if not is_evaluated(cell):
+                write_card(cell.folder)
+                evaluate_run(cell.folder, classifier=self.classifier, clip=self.clip)
+        except Exception as error:
+            traceback.print_exc()
+            return str(error) or type(error).__name__
+        return None
+
+
+def prepare(cell: Cell) -> None:
+    """Makes the cell's folder, with its configuration in it, so that the run has a fixed place.
+
+    Raises:
+        UsageError: If another configuration has been there before.
+    """
+    check(cell)
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    if not is_made(cell):
+        write_text(cell.folder / "config.yaml", cell.config.to_yaml())
+
+
+def check(cell: Cell) -> None:
+    """Refuses a folder that holds a run which something else would have come out of.
+
+    Raises:
+        UsageError: Naming the setting.
+    """
+    path = cell.folder / "config.yaml"
+    if not path.is_file():
+        return
+    saved = yaml.safe_load(path.read_text(encoding="utf-8"))
+    wanted = cell.config.model_dump(mode="json", by_alias=True)
+    for key, before, now in _differences(saved, wanted):
+        if key.split(".")[0] not in _HARMLESS:
+            raise UsageError(
+                f"{cell.folder} holds a run with {key} {before!r}, not {now!r}; choose another "
+                "out=, or remove that folder."
+            )
+
+
+def is_made(cell: Cell) -> bool:
+    """Tells whether the cell's run is finished."""
+    there = (cell.folder / "splat.ply").is_file()
+    return there and read_run(cell.folder).get("status") == "finished"
+
+
+def is_evaluated(cell: Cell) -> bool:
+    """Tells whether what was made last has been evaluated."""
+    report, splat = cell.folder / "evaluation.json", cell.folder / "splat.ply"
+    return report.is_file() and report.stat().st_mtime >= splat.stat().st_mtime
+
+
+def is_done(cell: Cell) -> bool:
+    """Tells whether nothing is left to do."""
+    return is_made(cell) and is_evaluated(cell)
+
+
+def write_card(folder: Path) -> Path:
+    """Writes a small turntable of a run's splat, for the report, and returns its path."""
+    from PIL import Image
+
+    pictures, _ = take_pictures(read_ply(folder / "splat.ply"), _CARD_VIEWS, size=_CARD_SIZE)
+    first, *rest = [Image.fromarray(view) for view in pictures.over_white().numpy()]
+    options = {"duration": _CARD_MILLISECONDS, "loop": 0, "quality": 55, "method": 4}
+    with replacing(folder / CARD) as part:
+        first.save(part, format="WEBP", save_all=True, append_images=rest, **options)
+    return folder / CARD
+
+
+def _differences(saved: dict, wanted: dict, prefix: str = "") -> Sequence[tuple]:
+    """Returns the dotted keys that both have, with the values of each where they are not one.
+
+    A key that only one has came with another version of the program, and says nothing.
+    """
+    found: list[tuple] = []
+    for key in sorted(saved.keys() & wanted.keys()):
+        a, b = saved[key], wanted[key]
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += _differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append((prefix + key, a, b))
+    return found

@@ -1,0 +1,373 @@
+"""A study from its file to its report: strict, resumable, and no failure stops another run."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures.process import BrokenProcessPool
+from html.parser import HTMLParser
+
+import pytest
+
+from splat_esd import cli
+from splat_esd.errors import EnvironmentProblem, UsageError
+from splat_esd.overrides import ConfigError
+from splat_esd.paths import CONF
+from splat_esd.study import cell as cell_module
+from splat_esd.study import launch as launch_module
+from splat_esd.study.cell import check, is_done
+from splat_esd.study.experiment import cells, find_file, load_experiment
+from splat_esd.study.launch import KILLED, launch, processes
+from splat_esd.study.run import main
+from splat_esd.study.summary import summarise
+
+TINY = """\
+prompts: [a corgi, a cat]
+methods:
+  sds: [guidance=sds]
+  esd-0.5: [guidance.lambda=0.5]
+seeds: [3]
+common:
+  - prior=sd15
+  - prior.path={prior}
+  - steps=4
+  - cameras.batch_size=1
+  - init.count=60
+  - export.formats=[ply]
+  - density=none
+  - log.checkpoint_every=2
+processes: 1
+"""
+
+
+@pytest.fixture
+def study(tmp_path, tiny_sd):
+    """An experiment file of 2 x 2 x 1 runs of a few steps, and where it puts them."""
+    file = tmp_path / "tiny.yaml"
+    file.write_text(TINY.format(prior=tiny_sd))
+    return [str(file), f"out={tmp_path / 'out'}"], tmp_path / "out"
+
+
+def load(arguments, *more):
+    return load_experiment(find_file(arguments[0]), [*arguments[1:], *more])
+
+
+def splats(out):
+    return {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("splat.ply"))}
+
+
+def test_a_study_makes_every_run_in_its_place_and_one_report(study, capsys):
+    arguments, out = study
+    assert cli.main(["study", *arguments]) == 0
+    assert list(splats(out)) == [
+        f"{prompt}/{method}/s3/splat.ply"
+        for prompt in ("a-cat", "a-corgi")
+        for method in ("esd-0.5", "sds")
+    ]
+    results = json.loads((out / "results.json").read_text())
+    assert [c["status"] for c in results["cells"]] == ["done"] * 4
+    assert results["experiment"]["seeds"] == [3] and results["command"].startswith(
+        "splat-esd study"
+    )
+    assert results["file"].startswith("prompts:") and "torch" in results["versions"]
+    shown = capsys.readouterr()
+    assert "| esd-0.5 " in shown.out and "step 4/4" not in shown.err
+    assert "step 4/4" in (out / "a-cat" / "sds" / "s3" / "log.txt").read_text()
+
+
+def test_the_same_command_makes_nothing_twice(study, monkeypatch):
+    arguments, out = study
+    main(arguments)
+    monkeypatch.setattr(cell_module, "generate", lambda config: pytest.fail("made again"))
+    monkeypatch.setattr(cell_module, "evaluate_run", lambda *a, **k: pytest.fail("judged again"))
+    assert main(arguments) == out / "report.html"
+
+
+def test_a_study_stopped_at_any_run_goes_on_to_the_same_bits(study, tmp_path, monkeypatch):
+    arguments, out = study
+    main([arguments[0], f"out={tmp_path / 'whole'}"])
+    from splat_esd import generate as generate_module
+
+    real, calls = generate_module.train_step, []
+
+    def stopped(run, step):
+        calls.append(step)
+        if len(calls) == 7:  # in the third step of the second run
+            raise KeyboardInterrupt
+        return real(run, step)
+
+    monkeypatch.setattr(generate_module, "train_step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        main(arguments)
+    states = [c["status"] for c in json.loads((out / "results.json").read_text())["cells"]]
+    assert states == ["done", "missing", "missing", "missing"]
+    monkeypatch.setattr(generate_module, "train_step", lambda r, s: calls.append(s) or real(r, s))
+    calls.clear()
+    main(arguments)
+    assert calls == [2, 3, 0, 1, 2, 3, 0, 1, 2, 3]
+    assert splats(out) == splats(tmp_path / "whole")
+
+
+def test_a_failing_run_is_listed_and_the_others_go_on(study, monkeypatch):
+    arguments, out = study
+    real = cell_module.generate
+
+    def failing(config):
+        if config.prompt == "a cat" and config.guidance.name == "sds":
+            raise RuntimeError("a <b>strange</b> thing happened")
+        return real(config)
+
+    monkeypatch.setattr(cell_module, "generate", failing)
+    with pytest.raises(EnvironmentProblem, match=r"1 of 4 runs failed.*same command"):
+        main(arguments)
+    found = {c["folder"]: c for c in json.loads((out / "results.json").read_text())["cells"]}
+    assert found["a-cat/sds/s3"]["status"] == "failed"
+    assert sum(c["status"] == "done" for c in found.values()) == 3
+    page = (out / "report.html").read_text()
+    assert "a &lt;b&gt;strange&lt;/b&gt; thing happened" in page
+    assert "Traceback" in (out / "a-cat/sds/s3/log.txt").read_text()
+    monkeypatch.setattr(cell_module, "generate", real)
+    main(arguments)
+    assert len(splats(out)) == 4
+
+
+def test_a_prompt_the_prior_does_not_know_fails_alone(tmp_path):
+    """With the real embedded prior, whose words are few."""
+    file = tmp_path / "words.yaml"
+    file.write_text(TINY.replace("a cat", "a zeppelin").replace("  - prior.path={prior}\n", ""))
+    experiment = load(
+        [str(file), f"out={tmp_path}"], "prior=zoo", "methods={sds: ['guidance=sds']}"
+    )
+    job = launch_module.Job(threads=1, classifier=None, clip=None)
+    assert "zeppelin" in job(cells(experiment)[1])
+
+
+def test_processes_make_the_same_bits_and_a_killed_one_takes_no_other_along(
+    study, tmp_path, monkeypatch
+):
+    arguments, out = study
+    main([arguments[0], f"out={tmp_path / 'whole'}"])
+    experiment = load(arguments, "processes=2")
+    job = Killer(victim="a-cat/sds/s3")
+    monkeypatch.setattr(launch_module, "Job", lambda *given: job)
+    ended = {cell.name: error for cell, error in launch(cells(experiment), experiment)}
+    assert ended.pop("a-cat/sds/s3") == KILLED
+    assert len(ended) == 3 and not any(ended.values())
+    kept = {
+        name: text for name, text in splats(tmp_path / "whole").items() if "cat/sds" not in name
+    }
+    assert splats(out) == kept
+
+
+class Killer:
+    """A job whose process dies at one of its cells, as the kernel ends who takes all memory."""
+
+    def __init__(self, victim):
+        self.victim, self.threads = victim, 1
+
+    def __call__(self, cell):
+        if cell.name == self.victim:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return cell_module.Job(threads=1, classifier=None, clip=None)(cell)
+
+
+def test_the_same_file_runs_through_submitit(study, tmp_path):
+    pytest.importorskip("submitit")
+    arguments, out = study
+    more = ["launcher=submitit", "submitit.cluster=local", "submitit.timeout_min=5"]
+    main([*arguments, *more, "processes=1"])
+    states = [c["status"] for c in json.loads((out / "results.json").read_text())["cells"]]
+    assert states == ["done"] * 4
+    assert list((out / "submitit").glob("*_result.pkl"))
+
+
+def test_submitit_hears_of_a_wrong_setting_and_of_a_cluster_that_is_not_there(study):
+    pytest.importorskip("submitit")
+    arguments, _ = study
+    for setting, says in (
+        ("submitit.slurm_partitoin=gpu", "Unknown argument 'partitoin'"),
+        ("submitit.cluster=slurm", "srun"),
+    ):
+        with pytest.raises(UsageError, match=f"submitit: .*{says}"):
+            main([*arguments, "launcher=submitit", setting])
+
+
+def test_a_folder_with_another_run_in_it_is_refused_before_anything_runs(study):
+    arguments, out = study
+    main(arguments)
+    before = splats(out)
+    with pytest.raises(UsageError, match=r"holds a run with steps 4, not 5; choose another out="):
+        main([*arguments, "steps=5"])
+    assert splats(out) == before
+    for cell in cells(load(arguments, "device=cpu", "log.every=7")):
+        check(cell)  # where it runs and what it says changes nothing
+        assert is_done(cell)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["step=5"], "method sds: unknown key step; did you mean steps?"),
+        (["proceses=2"], "unknown key proceses; did you mean processes?"),
+        (["guidance.lambda=3"], r"method sds: .*guidance.lambda"),
+        (["seed=3"], "seed is not for a method to set"),
+        (["seeds=[1,1]"], "seeds holds 1 twice"),
+        (["seeds=[]"], "seeds has the wrong number of values"),
+        (["methods=3"], "methods must be a section of keys, got 3"),
+        (['methods={"a/b": []}'], "cannot read methods"),
+        (["prompts=[a cat, A CAT]"], "would share the folder a-cat"),
+        (["launcher=slurm"], "launcher must be one of joblib, submitit"),
+        (["launcher=submitit", "prior=auto"], "name the prior"),
+    ],
+)
+def test_every_mistake_is_named_before_anything_runs(study, given, says):
+    arguments, out = study
+    with pytest.raises(ConfigError, match=says):
+        cells(load(arguments, *given))
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("prompts: [a", "cannot be composed"),
+        ("prompts: [a]\nseeds: 1\n", "methods is missing"),
+        ("prompts: [a]\nmethods: {a/b: []}\nseeds: 1\n", "methods has the name 'a/b'"),
+        ("prompts: [a]\nmethods: {a: []}\nseeds: 1\nspeed: 3\n", "unknown key speed"),
+        ("prompts: [a]\nmethods: {a: [guidance=esx]}\nseeds: 1\n", "method a: guidance has no"),
+    ],
+)
+def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path, text, says):
+    file = tmp_path / "wrong.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        cells(load_experiment(file, []))
+
+
+def test_a_file_may_start_from_another(tmp_path):
+    (tmp_path / "base.yaml").write_text("prompts: [a cat]\nmethods: {a: []}\nseeds: 4\n")
+    (tmp_path / "more.yaml").write_text("defaults: [base, _self_]\nseeds: [7]\ncommon: [steps=3]\n")
+    experiment = load_experiment(tmp_path / "more.yaml", ["prior=zoo"])
+    assert experiment.seeds == (7,) and experiment.prompts == ("a cat",)
+    assert str(experiment.out) == "studies/more"
+    (cell,) = cells(experiment)
+    assert cell.config.total_steps == 3 and cell.config.seed == 7
+
+
+def test_an_unknown_name_is_told_the_nearest():
+    with pytest.raises(UsageError, match="no experiment file jannus; did you mean janus"):
+        find_file("jannus")
+    assert cli.main(["study"]) == 2
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_experiment_is_right(path):
+    experiment = load_experiment(path, [])
+    size = len(experiment.prompts) * len(experiment.methods) * len(experiment.seeds)
+    folders = [cell.folder for cell in cells(experiment)]
+    assert len(set(folders)) == size
+
+
+def test_cores_are_shared_among_processes(study):
+    arguments, _ = study
+    assert processes(load(arguments, "processes=7"), 3) == 3
+    assert processes(load(arguments, "processes=null"), 1) == 1
+
+
+def record(method, lam, seed, free, information=1.0, prompt="a cat", right=True):
+    evaluation = {
+        "janus": {"free": free, "faces": 1 if free else 3},
+        "right": {"object": right, "color": True, "accessory": True},
+        "inception": {"quality": 0.5, "variety": 0.5 + information, "information": information},
+        "fidelity": {"psnr": 18.0 + seed, "ssim": 0.8},
+        "consistency": 0.9,
+        "clip": None,
+    }
+    return {
+        "prompt": prompt, "method": method, "seed": seed, "lambda": lam, "status": "done",
+        "folder": f"a-cat/{method}/s{seed}", "error": None, "seconds": 60.0, "gaussians": 9,
+        "evaluation": evaluation,
+    }  # fmt: skip
+
+
+def test_the_summary_counts_tests_and_finds_the_trend(study):
+    experiment = load(
+        study[0], "prompts=[a cat]", "seeds=10",
+        "methods={sds: ['guidance=sds'], vsd: ['guidance=vsd'], esd: []}",
+    )  # fmt: skip
+    records = [record("sds", None, s, False, 0.2) for s in range(10)]
+    records += [record("vsd", 0.0, s, s < 3, 0.5 + 0.01 * s) for s in range(10)]
+    records += [record("esd", 0.5, s, s < 9, 1.0 + 0.01 * s, right=s < 5) for s in range(9)]
+    records.append(record("esd", 0.5, 9, False) | {"status": "failed", "evaluation": None})
+    found = summarise(records, experiment)
+    sds, vsd, esd = found["methods"]
+    assert (sds["free"]["count"], vsd["free"]["count"], esd["free"]["count"]) == (0, 3, 9)
+    assert (esd["done"], esd["failed"], esd["free"]["of"], esd["right"]["count"]) == (9, 1, 9, 5)
+    assert sds["free"]["high"] == pytest.approx(0.2775, abs=1e-3)  # Wilson's 0 of 10
+    assert vsd["means"]["information"]["mean"] == pytest.approx(0.545)
+    assert vsd["means"]["clip"] is None
+    pair = next(p for p in found["pairs"] if (p["a"], p["b"]) == ("vsd", "esd"))
+    assert pair["p"] == pytest.approx(0.00310, abs=1e-4) and pair["p_holm"] > pair["p"]
+    assert pair["difference"] == pytest.approx(0.7)
+    assert [t["metric"] for t in found["trends"]] == ["free", "information", "psnr"]
+    assert found["trends"][0]["low"] > 0  # 0.7 more of 19 runs
+    assert found["trends"][0]["of"] == 19  # SDS has no lambda
+
+
+class Page(HTMLParser):
+    """Collects what a page would load, and whether its tags close."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.loads, self.open = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.loads += [v for k, v in attributes if k in ("src", "href", "xlink:href", "data")]
+        if tag not in ("meta", "img", "br", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_report_asks_no_network_and_shows_every_run(study):
+    arguments, _ = study
+    page = main(arguments).read_text()
+    parsed = Page(page)
+    assert parsed.open == []
+    assert all(url.startswith(("data:", "#")) for url in parsed.loads)
+    assert not re.search(r"@import|url\((?!#)", page)
+    assert page.count("data:image/webp;base64,") == 4
+    assert "<h3>a corgi</h3>" in page and "seed 3" in page
+
+
+def test_ctrl_c_stops_all_processes_and_the_command_goes_on(study):
+    """As a terminal sends it: to the whole group of processes."""
+    arguments, out = study
+    command = [sys.executable, "-W", "ignore", "-m", "splat_esd", "study", *arguments]
+    command += ["processes=2", "steps=4000", "seeds=1"]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(out.rglob("step-*.pt")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "go on with: splat-esd study" in said
+    assert "Traceback" not in said
+    states = {c["status"] for c in json.loads((out / "results.json").read_text())["cells"]}
+    assert states == {"missing"}
+    with pytest.raises(ProcessLookupError):
+        for _ in range(100):
+            os.killpg(process.pid, 0)  # nobody of the group is left
+            time.sleep(0.1)
+
+
+def test_the_broken_pool_is_the_one_that_joblib_raises():
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    assert issubclass(TerminatedWorkerError, BrokenProcessPool)
