@@ -7,13 +7,13 @@ import torch
 from splat_esd.diffusion.prior import load_prior
 from splat_esd.errors import UsageError
 from splat_esd.paths import ASSETS
-from splat_esd.zoo import train
+from splat_esd.zoo import models, train
 from splat_esd.zoo.captions import LENGTH, WORDS
 from splat_esd.zoo.dataset import compose, take_photos
 
 
 def test_every_word_of_every_caption_is_one_token():
-    tokenizer = train.build_tokenizer()
+    tokenizer = models.build_tokenizer()
     assert all(len(tokenizer.tokenize(word)) == 1 for word in WORDS)
     photos, rng = take_photos(40, 16), np.random.default_rng(0)
     for i in range(40):
@@ -22,7 +22,7 @@ def test_every_word_of_every_caption_is_one_token():
 
 def test_folding_the_statistics_gives_unit_latents_and_the_same_pictures():
     torch.manual_seed(0)
-    vae, photos = train.build_vae().eval(), take_photos(12, train.SIZE)
+    vae, photos = models.build_vae().eval(), take_photos(12, models.SIZE)
     x = compose(photos, torch.arange(12), torch.Generator().manual_seed(0))
     with torch.no_grad():
         before = vae.decode(vae.encode(x).latent_dist.mean).sample
@@ -33,14 +33,16 @@ def test_folding_the_statistics_gives_unit_latents_and_the_same_pictures():
     assert z.mean((0, 2, 3)).abs().max() < 0.2 and (z.std((0, 2, 3)) - 1).abs().max() < 0.2
 
 
-def test_training_stops_on_time_and_goes_on_where_it_stopped(tmp_path):
-    given = [f"out={tmp_path}", "photos=8", "batch=2", "threads=1", "vae_minutes=0.02"]
+def test_training_stops_on_time_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "FOLDED", 8)
+    given = [f"out={tmp_path}", "photos=8", "batch=2", "threads=1", "vae_minutes=0.02",
+             "decoder_minutes=0.02"]  # fmt: skip
     train.main([*given, "unet_minutes=0.02"])
     before = torch.load(tmp_path / "work" / "unet.pt", weights_only=True)["step"]
     train.main([*given, "unet_minutes=0.05"])
     assert torch.load(tmp_path / "work" / "unet.pt", weights_only=True)["step"] > before > 0
     prior = load_prior(str(tmp_path), device="cpu", dtype="auto")
-    assert prior.image_size == train.SIZE and prior.prediction == "v_prediction"
+    assert prior.image_size == models.SIZE and prior.prediction == "v_prediction"
     weights = (f for f in tmp_path.rglob("*.safetensors"))
     assert sum(f.stat().st_size for f in weights) <= 30e6
     with pytest.raises(UsageError, match=r"does not know 'zebra'.*prior=sd21"):

@@ -44,13 +44,13 @@ def sample(out: Path, minutes: int) -> None:
 
 def write_history(out: Path) -> None:
     """Writes training.json, the curves of both models, and training.png, all rows of `sample`."""
-    curves = {name: _curve(out / "work" / f"{name}.jsonl") for name in ("vae", "unet")}
+    curves = {name: _curve(out / "work" / f"{name}.jsonl") for name in ("vae", "unet", "decoder")}
     lines = [f"  {json.dumps(name)}: {json.dumps(curve)}" for name, curve in curves.items()]
     (out / "training.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     _stack(sorted((out / "work" / "samples").glob("*.png")), out / "training.png")
 
 
-def _curve(path: Path) -> dict[str, list[float]]:
+def _curve(path: Path) -> dict[str, list[float | int]]:
     """Returns the log's columns, means of neighbouring lines where there are more than _POINTS."""
     text = path.read_text("utf-8") if path.exists() else ""  # a run of a minute has logged nothing
     lines = [json.loads(line) for line in text.splitlines()]

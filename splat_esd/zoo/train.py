@@ -1,38 +1,49 @@
 """How the embedded prior was trained: an autoencoder, then a diffusion model on its latents."""
 
-import copy
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from splat_esd.zoo.captions import LENGTH, WORDS
+from splat_esd.zoo.captions import LENGTH
 from splat_esd.zoo.dataset import Bias, Photos, compose, take_photos
 from splat_esd.zoo.history import sample, write_history
+from splat_esd.zoo.models import (
+    CHANNELS,
+    SCALE,
+    SIZE,
+    build_scheduler,
+    build_text_encoder,
+    build_tokenizer,
+    build_unet,
+    build_vae,
+    save_prior,
+)
 from splat_esd.zoo.training import Clock, descend, load, log, read_settings, save
 
-SIZE = 128
-SCALE = 8  # pixels along one side of a latent
-CHANNELS = 8
-TEXT_WIDTH = 160
 UNCAPTIONED = 0.12  # of the photos, for classifier-free guidance
 CROP = 64  # pixels: of what the autoencoder sees until WHOLE of its time is over
 WHOLE = 0.6
+WRONG = 0.15  # at most, on half of the latents that the decoder is polished with
+FOLDED = 512  # photos that latents are normalised by
 SAMPLED = 1200.0  # seconds between two looks at what the denoiser draws
 NOISE = 0.15  # at most, on half of the autoencoder's input: it must read unfinished splats too
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What `splat-esd zoo train` takes: folder, minutes for each model, photos and what share of
-    them shows front and sides, batch of the denoiser, threads, seed.
+    """What `splat-esd zoo train` takes: folder, minutes for autoencoder and denoiser, and for the
+    decoder alone beside the denoiser, photos and what share of them shows front and sides, batch
+    of the denoiser, threads, seed.
     """
 
     out: str = "zoo-prior"
     vae_minutes: float = 90.0
     unet_minutes: float = 240.0
+    decoder_minutes: float = 120.0
     photos: int = 40000
     front: float = 0.7
     sides: float = 0.2
@@ -48,113 +59,30 @@ def main(arguments: list[str]) -> None:
     out = Path(settings.out)
     work = out / "work"
     work.mkdir(parents=True, exist_ok=True)
-    photos = take_photos(
+    photos = photos_of(settings)
+    vae = train_vae(photos, settings, work)
+    latents = encode_photos(vae, photos, work / "latents.npy", settings.seed + 1)
+    # Two processes of one thread do more than two threads of one.
+    beside = get_context("spawn").Process(target=polish_decoder, args=(settings,))
+    beside.start()
+    torch.set_num_threads(max(1, settings.threads - 1))
+    prior = train_unet(vae, latents, photos, settings, out)
+    beside.join()
+    load(work / "decoder.pt", decoder=decoder_of(vae))
+    save_prior(out, vae, *prior)
+    sample(out, round(settings.unet_minutes))
+    write_history(out)
+
+
+def photos_of(settings: Settings) -> Photos:
+    """Takes the photos, or finds them taken."""
+    return take_photos(
         settings.photos,
         SIZE,
         seed=settings.seed,
         bias=Bias(front=settings.front, sides=settings.sides),
-        folder=work / "photos",
+        folder=Path(settings.out) / "work" / "photos",
         processes=settings.threads,
-    )
-    vae = train_vae(photos, settings, work)
-    latents = encode_photos(vae, photos, work / "latents.npy", settings.seed + 1)
-    train_unet(vae, latents, photos, settings, out)
-
-
-def build_tokenizer():
-    """Makes a CLIP tokenizer that knows each word of the zoo as one token."""
-    from transformers import CLIPTokenizer
-
-    letters = sorted({letter for word in WORDS for letter in word})
-    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(c + "</w>" for c in letters)]
-    merges = []
-    for word in WORDS:
-        pieces = [*word[:-1], word[-1] + "</w>"]
-        while len(pieces) > 1:  # from the end: no merge of one word can then split another
-            merges.append((pieces[-2], pieces[-1]))
-            pieces[-2:] = ["".join(pieces[-2:])]
-            tokens.append(pieces[-1])
-    tokens, merges = list(dict.fromkeys(tokens)), list(dict.fromkeys(merges))
-    return CLIPTokenizer(
-        vocab={token: i for i, token in enumerate(tokens)},
-        merges=merges,
-        model_max_length=LENGTH,
-        pad_token="<|endoftext|>",
-    )
-
-
-def build_text_encoder(tokenizer):
-    """Makes the text encoder: CLIP's, four layers."""
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=TEXT_WIDTH,
-            intermediate_size=2 * TEXT_WIDTH,
-            num_hidden_layers=4,
-            num_attention_heads=5,
-            max_position_embeddings=LENGTH,
-            projection_dim=TEXT_WIDTH,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-
-
-def build_vae():
-    """Makes the autoencoder: 128 x 128 x 3 -> 16 x 16 x 8; few channels where pixels are many, and
-    those normalised together, since norms of two or three channels each erase the colour.
-    """
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL(
-        block_out_channels=(16, 32, 64, 128),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=CHANNELS,
-        layers_per_block=1,
-        norm_num_groups=1,
-        mid_block_add_attention=False,
-        sample_size=SIZE,
-        scaling_factor=1.0,
-    )
-
-
-def build_unet():
-    """Makes the denoiser: three levels, attention to the text at 16 x 16 and 8 x 8."""
-    from diffusers import UNet2DConditionModel
-    from diffusers.models.attention_processor import AttnProcessor
-
-    unet = UNet2DConditionModel(
-        sample_size=SIZE // SCALE,
-        in_channels=CHANNELS,
-        out_channels=CHANNELS,
-        block_out_channels=(96, 160, 160),
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=4,
-        norm_num_groups=16,
-    )
-    unet.set_attn_processor(AttnProcessor())  # a step takes 17 % less than with torch's fused one
-    return unet
-
-
-def build_scheduler():
-    """Makes the noise schedule: Stable Diffusion's betas, v-prediction."""
-    from diffusers import DDIMScheduler
-
-    return DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        prediction_type="v_prediction",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
     )
 
 
@@ -210,7 +138,7 @@ def fold_statistics(vae, photos: Photos, generator: torch.Generator):
     latents.
     """
     vae.eval().requires_grad_(False)
-    index = torch.randint(len(photos), (512,), generator=generator)
+    index = torch.randint(len(photos), (FOLDED,), generator=generator)
     z = torch.cat(
         [vae.encode(compose(photos, i, generator)).latent_dist.mean for i in index.split(64)]
     )
@@ -232,19 +160,65 @@ def encode_photos(vae, photos: Photos, path: Path, seed: int) -> np.ndarray:
     """
     if path.exists():
         return np.load(path)
-    generator = torch.Generator().manual_seed(seed)
     side = SIZE // SCALE
     latents = np.empty((2 * len(photos), CHANNELS, side, side), np.float16)
     for index in torch.arange(len(latents)).split(64):
-        with torch.autocast("cpu", torch.bfloat16):
-            x = compose(photos, index % len(photos), generator)
-            latents[index.numpy()] = vae.encode(x).latent_dist.mean.half().numpy()
+        latents[index.numpy()] = encode_batch(vae, photos, index, seed)
     np.save(path, latents)
     return latents
 
 
-def train_unet(vae, latents: np.ndarray, photos: Photos, settings: Settings, out: Path) -> None:
-    """Trains denoiser and text encoder on |v - v_phi(z_t, t, y)|^2, some captions dropped."""
+@torch.no_grad()
+def encode_batch(vae, photos: Photos, index: Tensor, seed: int) -> np.ndarray:
+    """Encodes photos index mod N; the backgrounds are a function of the seed and index[0]."""
+    generator = torch.Generator().manual_seed(seed * 2**32 + int(index[0]))
+    with torch.autocast("cpu", torch.bfloat16):
+        x = compose(photos, index % len(photos), generator)
+        return vae.encode(x).latent_dist.mean.half().numpy()
+
+
+def decoder_of(vae) -> torch.nn.ModuleList:
+    """Returns what turns latents into pictures."""
+    return torch.nn.ModuleList([vae.post_quant_conv, vae.decoder])
+
+
+def polish_decoder(settings: Settings) -> None:
+    """Trains the decoder on by itself, half of its latents a little wrong as those of a denoiser
+    are: a process of its own beside the denoiser's training, for which latents stay what they are.
+    """
+    torch.set_num_threads(1)
+    work, photos = Path(settings.out) / "work", photos_of(settings)
+    vae = train_vae(photos, settings, work)
+    decoder = decoder_of(vae).requires_grad_(True)
+    optimizer = torch.optim.AdamW(decoder.parameters(), betas=(0.9, 0.99), weight_decay=1e-4)
+    state = {"decoder": decoder, "optimizer": optimizer}
+    step, spent = load(work / "decoder.pt", **state)
+    generator = torch.Generator().manual_seed(settings.seed + step + 1)
+    clock, saved, losses = Clock(settings.decoder_minutes, spent), spent, []
+    while clock.running:
+        x = compose(photos, torch.randint(len(photos), (4,), generator=generator), generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            z = vae.encode(x).latent_dist.mean.detach()
+            wrong = WRONG * torch.rand(len(z), 1, 1, 1, generator=generator)
+            wrong[::2] = 0.0
+            y = vae.decode(z + wrong * torch.randn(z.shape, generator=generator)).sample
+        loss = _reconstruction(y.float(), x)
+        descend(loss, decoder, optimizer, clock.rate(1e-3, step))
+        losses.append(loss.item())
+        step += 1
+        if step % 100 == 0:
+            log(work / "decoder.jsonl", step=step, minutes=clock.spent / 60, loss=np.mean(losses))
+            losses = []
+        if clock.spent - saved > 120:
+            saved = clock.spent
+            save(work / "decoder.pt", step=step, spent=saved, **state)
+    save(work / "decoder.pt", step=step, spent=clock.spent, **state)
+
+
+def train_unet(vae, latents: np.ndarray, photos: Photos, settings: Settings, out: Path) -> tuple:
+    """Trains denoiser and text encoder on |v - v_phi(z_t, t, y)|^2, some captions dropped; returns
+    their running average, tokenizer and scheduler.
+    """
     torch.manual_seed(settings.seed)
     tokenizer, scheduler = build_tokenizer(), build_scheduler()
     model = torch.nn.ModuleDict(
@@ -287,9 +261,7 @@ def train_unet(vae, latents: np.ndarray, photos: Photos, settings: Settings, out
                 sampled = saved
                 sample(out, int(saved / 60))
     save(out / "work" / "unet.pt", step=step, spent=clock.spent, **state)
-    save_prior(out, vae, average.module, tokenizer, scheduler)
-    sample(out, int(clock.spent / 60))
-    write_history(out)
+    return average.module, tokenizer, scheduler
 
 
 @torch.no_grad()
@@ -305,23 +277,3 @@ def _denoise(model, scheduler, z: Tensor, tokens: Tensor, generator: torch.Gener
         text = model["text_encoder"](tokens).last_hidden_state
         v = model["unet"](scheduler.add_noise(z, eps, t), t, text).sample
     return (v.float() - scheduler.get_velocity(z, eps, t)).square().mean()
-
-
-def save_prior(out: Path, vae, model, tokenizer, scheduler) -> None:
-    """Writes the prior as a Stable Diffusion pipeline, mostly in half precision, with the words
-    it knows.
-    """
-    from diffusers import StableDiffusionPipeline
-
-    StableDiffusionPipeline(
-        vae=copy.deepcopy(vae).half(),
-        unet=copy.deepcopy(model["unet"]).half().eval(),
-        # In single precision: transformers keeps the dtype of a file, diffusers does not.
-        text_encoder=model["text_encoder"].eval(),
-        tokenizer=tokenizer,
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(out)
-    (out / "vocabulary.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
