@@ -47,6 +47,7 @@ def about(splat: Path) -> Result:
     return Result(
         title=f"{config.get('prompt')} ({_method(config)}, seed {config.get('seed')})",
         facts=_facts(config, read_run(folder), metrics),
+        settings=(folder / "config.yaml").read_text(encoding="utf-8"),
         frames=_timeline(folder),
         curves=_curves(metrics),
         scores=_scores(folder / "evaluation.json"),

@@ -83,13 +83,10 @@ def test_the_mouse_turns_the_splat(tmp_path):
 
 def test_everything_that_is_told_is_on_the_page(tmp_path):
     facts = {"prompt": "<b>a corgi</b> & friends", "seed": "3"}
-    result = Result("<i>a title</i>", facts=facts, scores={"janus faces": "1"})
-    path = write_page([with_final(result, mascot(0))], tmp_path / "viewer.html", title="t")
-    texts = "[...document.querySelectorAll('h2, th, td')].map((x) => x.textContent)"
+    result = Result("t", facts=facts, scores={"janus faces": "1"}, settings="seed: <b>3</b>")
+    final = with_final(result, mascot(0))
+    path = write_page([final], tmp_path / "viewer.html", title="<i>a title</i>")
+    texts = "[...document.querySelectorAll('h1, th, td, pre')].map((x) => x.textContent)"
     (shown,) = open_page(path, tmp_path / "shot.png", texts)
-    assert shown == [
-        "<i>a title</i>",
-        "janus faces",
-        "1",
-        *(x for item in facts.items() for x in item),
-    ]
+    said = [text for item in facts.items() for text in item]
+    assert shown == ["<i>a title</i>", "janus faces", "1", *said, "seed: <b>3</b>"]

@@ -44,6 +44,7 @@ def test_a_run_tells_how_it_was_made_and_grew(run):
     assert wanted.items() <= result.facts.items()
     assert result.facts["training"] == "10 s on cpu"
     assert "CFG scale" not in result.facts and "negative prompt" not in result.facts
+    assert result.settings == CONFIG
     assert result.curves["score norm"] == [(5, 0.2), (10, 0.1)]
     assert [frame.step for frame in result.frames] == [0, 5, 10]
 

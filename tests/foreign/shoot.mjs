@@ -1,11 +1,14 @@
 // Opens a page in headless Chromium and takes its picture:  node shoot.mjs '{"page": ..., ...}'
 //
-//   page       a file of this folder, served on 127.0.0.1; or a file:// address, opened as it is
+//   page       a file of this folder, served on 127.0.0.1; or a whole address, opened as it is
 //   query      what the page is told, after the ?
 //   data       a folder served as /data/
 //   width, height, out     of the picture; no picture without `out`
 //   actions    JavaScript run in the page, one after the other, once it is ready; what they return
 //              is in `returned`
+//
+//   ready      an expression that is true once the page can be used, where it does not say so
+//   allowed    addresses that it may ask, beside its own
 //
 // A page says `ready = true` when it has drawn, or `failed = "why"`. Printed as JSON: `asked`, what
 // it wanted from elsewhere (and did not get); `errors`; `returned`.
@@ -70,7 +73,8 @@ try {
   page.on("pageerror", (error) => told.errors.push(String(error)));
   page.on("console", (line) => line.type() === "error" && told.errors.push(line.text()));
   await page.goto(address);
-  const waited = page.waitForFunction("window.failed || window.ready", { timeout: 40000 });
+  const ready = job.ready ?? "window.failed || window.ready";
+  const waited = page.waitForFunction(ready, { timeout: 40000 });
   const state = await waited.then((handle) => handle.jsonValue(), String);
   if (state !== true) told.errors.push(state);
   for (const action of job.actions ?? []) told.returned.push((await page.evaluate(action)) ?? null);

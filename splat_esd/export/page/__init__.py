@@ -40,6 +40,7 @@ class Result:
     Arguments:
         title: The prompt, or the file's name.
         facts: How it was made: name and value.
+        settings: All of them, as text.
         frames: The training in order; the last is the result.
         curves: What was measured on the way: name to (step, value), two points or more.
         scores: What was measured at the end: name and value.
@@ -48,6 +49,7 @@ class Result:
 
     title: str
     facts: Mapping[str, str] = field(default_factory=dict)
+    settings: str = ""
     frames: Sequence[Frame] = ()
     curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
     scores: Mapping[str, str] = field(default_factory=dict)
@@ -117,6 +119,7 @@ def _told(result: Result) -> dict[str, object]:
     return {
         "title": result.title,
         "facts": dict(result.facts),
+        "settings": result.settings,
         "scores": dict(result.scores),
         "curves": {name: list(points) for name, points in result.curves.items()},
         "frames": [

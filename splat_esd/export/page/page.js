@@ -122,7 +122,7 @@ function curve(parent, name, points) {
 
 function build(result, parent) {
   const section = make("section", parent);
-  make("h2", section, { textContent: result.title });
+  if (results.length > 1) make("h2", section, { textContent: result.title });
   const canvas = make("canvas", section), label = make("p", section, { className: "label" });
   const entry = { result, label, unpacked: {}, marks: [], wanted: null };
   if (!result.frames.length) {
@@ -144,6 +144,11 @@ function build(result, parent) {
   const details = make("details", section, { open: results.length === 1 });
   make("summary", details, { textContent: "How it was made" });
   table(details, result.facts);
+  if (result.settings) {
+    const all = make("details", details);
+    make("summary", all, { textContent: "All settings" });
+    make("pre", all, { textContent: result.settings });
+  }
   panels.push(entry);
 }
 
