@@ -70,8 +70,8 @@ def cast(
     return Hits(
         pixels=pixels[won],
         faces=shown[which[inside[won]]],
-        weights=weights[won] / nearness[won, None],
-        depth=1 / nearness[won],
+        weights=(weights[won] / nearness[won, None]).astype(np.float32),
+        depth=(1 / nearness[won]).astype(np.float32),
     )
 
 

@@ -22,7 +22,8 @@ _COARSE = 64  # cells across the frame to find the object and the level by
 _LEVELS = (-0.3, -0.15, 0.0, 0.15, 0.3, 0.45, 0.6, 0.7, 0.8)
 _JUDGES = 12  # views that choose the level
 _SMALLEST = 0.02  # of the largest piece; what is smaller is dropped
-_BLUR = 0.7  # cells
+_BLUR = 0.7  # cells: rounds off the staircase that pixels leave
+_HAZE = 0.04  # of the frame, times softness: where the splat has no edge, noise is no detail
 _OFF = 0.02  # distance in F that corners keep from the level
 
 
@@ -63,8 +64,10 @@ def extract(
     level, agreement = choose_level(field, coarse, views)
     fine, band, field = _refine(field, coarse, level, cells)
     field[band] = fuse(views, fine, band)[band]
-    vertices, faces = contour(clean(field, level), level, fine)
-    return vertices, faces, {"level": level, "silhouette_agreement": agreement}
+    soft = softness(views)
+    blur = max(_BLUR, _HAZE * soft / fine.step)
+    vertices, faces = contour(clean(field, level, blur=blur), level, fine)
+    return vertices, faces, {"level": level, "silhouette_agreement": agreement, "softness": soft}
 
 
 def glance(views: Views) -> Float[ndarray, "V 3"]:
@@ -121,11 +124,19 @@ def choose_level(field: Float[ndarray, "I J K"], grid: Grid, views: Views) -> tu
     return best, agreement
 
 
-def clean(field: Float[ndarray, "I J K"], level: float) -> Float[ndarray, "I J K"]:
-    """Fills cavities and removes small pieces; the border is outside."""
+def softness(views: Views) -> float:
+    """Returns the share of what is seen that one sees through:  0.1 < alpha < 0.9."""
+    seen = views.alpha[views.alpha > 0.1]
+    return float((seen < 0.9).float().mean()) if len(seen) else 1.0
+
+
+def clean(
+    field: Float[ndarray, "I J K"], level: float, *, blur: float = _BLUR
+) -> Float[ndarray, "I J K"]:
+    """Blurs, by so many cells, fills cavities and removes small pieces; the border is outside."""
     from scipy.ndimage import gaussian_filter, generate_binary_structure, label
 
-    field = gaussian_filter(field, _BLUR)
+    field = gaussian_filter(field, blur)
     for side in range(3):
         np.moveaxis(field, side, 0)[[0, -1]] = 1
     pieces, _ = label(field < level)

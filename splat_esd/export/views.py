@@ -18,6 +18,7 @@ FOVY = math.radians(45)
 DISTANCE = 2.8  # a ball of radius 1 just fits at 45 degrees: 1 / sin(22.5 deg) = 2.61
 _FAINTEST = 1 / 255  # what is fainter is never drawn
 _SHARE = 0.98  # of what there is to see lies within the frame
+_ONE_POINT = "there is nothing to make a mesh of: all splats are in one point."
 _FAR = 3.0  # times the median distance: what lies farther does not move the middle
 
 
@@ -100,6 +101,8 @@ def frame_of_splats(gaussians: Gaussians) -> Frame:
     weights = gaussians.opacities.double().cpu().numpy() * scales[:, 1] ** 2
     # A single huge splat, a sky perhaps, is not the object.
     weights = np.minimum(weights, np.quantile(weights, 0.99))
+    if not weights.any():
+        raise UsageError(_ONE_POINT)
     center = np.average(means, axis=0, weights=weights)
     for _ in range(3):
         away = np.linalg.norm(means - center, axis=1)
@@ -123,14 +126,12 @@ def around(count: int, *, size: int) -> Cameras:
 @torch.no_grad()
 def photograph(gaussians: Gaussians, cameras: Cameras) -> Views:
     """Renders a splat that lies in its frame, one view at a time."""
-    cameras = cameras.to(gaussians.device)
-    shots = [rasterize(gaussians, cameras[i]) for i in range(len(cameras))]
-    return Views(
-        cameras=cameras.to("cpu"),
-        rgb=torch.cat([shot.rgb for shot in shots]).cpu(),
-        alpha=torch.cat([shot.alpha for shot in shots])[..., 0].cpu(),
-        depth=torch.cat([shot.depth for shot in shots])[..., 0].cpu(),
-    )
+    shape = (len(cameras), cameras.height, cameras.width)
+    rgb, alpha, depth = torch.empty(*shape, 3), torch.empty(shape), torch.empty(shape)
+    for i in range(len(cameras)):
+        shot = rasterize(gaussians, cameras[i].to(gaussians.device))
+        rgb[i], alpha[i], depth[i] = shot.rgb[0], shot.alpha[0, ..., 0], shot.depth[0, ..., 0]
+    return Views(cameras, rgb, alpha, depth)
 
 
 def _columns(gaussians: Gaussians) -> list[Tensor]:
@@ -145,5 +146,5 @@ def _quantile(values: Float[ndarray, " N"], weights: Float[ndarray, " N"], share
 
 def _checked(frame: Frame) -> Frame:
     if not 0 < frame.radius < math.inf:
-        raise UsageError("there is nothing to make a mesh of: all splats are in one point.")
+        raise UsageError(_ONE_POINT)
     return frame
