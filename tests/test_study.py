@@ -46,9 +46,21 @@ processes: 1
 @pytest.fixture
 def study(tmp_path, tiny_sd):
     """An experiment file of 2 x 2 x 1 runs of a few steps, and where it puts them."""
-    file = tmp_path / "tiny.yaml"
-    file.write_text(TINY.format(prior=tiny_sd))
-    return [str(file), f"out={tmp_path / 'out'}"], tmp_path / "out"
+    return written(tmp_path, tiny_sd)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_sd):
+    """The same, done; not to be changed."""
+    arguments, out = written(tmp_path_factory.mktemp("finished"), tiny_sd)
+    main(arguments)
+    return arguments, out
+
+
+def written(folder, prior):
+    file = folder / "tiny.yaml"
+    file.write_text(TINY.format(prior=prior))
+    return [str(file), f"out={folder / 'out'}"], folder / "out"
 
 
 def load(arguments, *more):
@@ -59,8 +71,8 @@ def splats(out):
     return {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("splat.ply"))}
 
 
-def test_a_study_makes_every_run_in_its_place_and_one_report(study, capsys):
-    arguments, out = study
+def test_a_study_makes_every_run_in_its_place_and_one_report(finished, capsys):
+    arguments, out = finished
     assert cli.main(["study", *arguments]) == 0
     assert list(splats(out)) == [
         f"{prompt}/{method}/s3/splat.ply"
@@ -74,21 +86,19 @@ def test_a_study_makes_every_run_in_its_place_and_one_report(study, capsys):
     )
     assert results["file"].startswith("prompts:") and "torch" in results["versions"]
     shown = capsys.readouterr()
-    assert "| esd-0.5 " in shown.out and "step 4/4" not in shown.err
+    assert "| esd-0.5 | 2 of 2 |" in shown.out
     assert "step 4/4" in (out / "a-cat" / "sds" / "s3" / "log.txt").read_text()
 
 
-def test_the_same_command_makes_nothing_twice(study, monkeypatch):
-    arguments, out = study
-    main(arguments)
+def test_the_same_command_makes_nothing_twice(finished, monkeypatch):
+    arguments, out = finished
     monkeypatch.setattr(cell_module, "generate", lambda config: pytest.fail("made again"))
     monkeypatch.setattr(cell_module, "evaluate_run", lambda *a, **k: pytest.fail("judged again"))
     assert main(arguments) == out / "report.html"
 
 
-def test_a_study_stopped_at_any_run_goes_on_to_the_same_bits(study, tmp_path, monkeypatch):
+def test_a_study_stopped_in_a_run_goes_on_to_the_same_bits(study, finished, monkeypatch):
     arguments, out = study
-    main([arguments[0], f"out={tmp_path / 'whole'}"])
     from splat_esd import generate as generate_module
 
     real, calls = generate_module.train_step, []
@@ -108,7 +118,7 @@ def test_a_study_stopped_at_any_run_goes_on_to_the_same_bits(study, tmp_path, mo
     calls.clear()
     main(arguments)
     assert calls == [2, 3, 0, 1, 2, 3, 0, 1, 2, 3]
-    assert splats(out) == splats(tmp_path / "whole")
+    assert splats(out) == splats(finished[1])
 
 
 def test_a_failing_run_is_listed_and_the_others_go_on(study, monkeypatch):
@@ -146,19 +156,16 @@ def test_a_prompt_the_prior_does_not_know_fails_alone(tmp_path):
 
 
 def test_processes_make_the_same_bits_and_a_killed_one_takes_no_other_along(
-    study, tmp_path, monkeypatch
+    study, finished, monkeypatch
 ):
     arguments, out = study
-    main([arguments[0], f"out={tmp_path / 'whole'}"])
     experiment = load(arguments, "processes=2")
     job = Killer(victim="a-cat/sds/s3")
     monkeypatch.setattr(launch_module, "Job", lambda *given: job)
     ended = {cell.name: error for cell, error in launch(cells(experiment), experiment)}
     assert ended.pop("a-cat/sds/s3") == KILLED
     assert len(ended) == 3 and not any(ended.values())
-    kept = {
-        name: text for name, text in splats(tmp_path / "whole").items() if "cat/sds" not in name
-    }
+    kept = {name: text for name, text in splats(finished[1]).items() if "cat/sds" not in name}
     assert splats(out) == kept
 
 
@@ -195,9 +202,8 @@ def test_submitit_hears_of_a_wrong_setting_and_of_a_cluster_that_is_not_there(st
             main([*arguments, "launcher=submitit", setting])
 
 
-def test_a_folder_with_another_run_in_it_is_refused_before_anything_runs(study):
-    arguments, out = study
-    main(arguments)
+def test_a_folder_with_another_run_in_it_is_refused_before_anything_runs(finished):
+    arguments, out = finished
     before = splats(out)
     with pytest.raises(UsageError, match=r"holds a run with steps 4, not 5; choose another out="):
         main([*arguments, "steps=5"])
@@ -334,9 +340,8 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_report_asks_no_network_and_shows_every_run(study):
-    arguments, _ = study
-    page = main(arguments).read_text()
+def test_the_report_asks_no_network_and_shows_every_run(finished):
+    page = (finished[1] / "report.html").read_text()
     parsed = Page(page)
     assert parsed.open == []
     assert all(url.startswith(("data:", "#")) for url in parsed.loads)
