@@ -7,7 +7,8 @@ const NEAR = 0.01;
 
 // Reads what export/spz.py writes: y is up, the front faces +z.
 async function unpackSpz(base64) {
-  const packed = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  const letters = atob(base64), packed = new Uint8Array(letters.length);
+  for (let i = 0; i < packed.length; i++) packed[i] = letters.charCodeAt(i);
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
   const header = new DataView(bytes.buffer);
