@@ -17,7 +17,15 @@ from splat_esd import cli
 from splat_esd.config import MeshConfig
 from splat_esd.errors import UsageError
 from splat_esd.export import mesh as module
-from splat_esd.export.mesh import make_mesh, summary, write_glb, write_meshes, write_obj, write_stl
+from splat_esd.export.mesh import (
+    POOR,
+    make_mesh,
+    summary,
+    write_glb,
+    write_meshes,
+    write_obj,
+    write_stl,
+)
 from splat_esd.export.ply import write_ply
 from splat_esd.gaussians import Gaussians
 from splat_esd.initialize import from_points
@@ -74,7 +82,7 @@ def test_the_mesh_is_where_the_splat_is_and_looks_like_it():
     points = made().surface.points
     np.testing.assert_allclose(np.ptp(points, axis=0), [0.6, 1.0, 1.6], atol=0.12)
     facts = made().facts
-    assert facts["psnr"] > 25
+    assert facts["psnr"] > POOR
     assert facts["watertight"]
     assert facts["manifold"]
     assert facts["components"] == 1
@@ -150,7 +158,7 @@ def test_a_splat_from_elsewhere_keeps_its_place_and_size():
     middle = (mesh.surface.points.min(0) + mesh.surface.points.max(0)) / 2
     np.testing.assert_allclose(middle, [100, -20, 7], atol=2)
     np.testing.assert_allclose(np.ptp(mesh.surface.points, axis=0), [30, 50, 80], atol=6)
-    assert mesh.facts["psnr"] > 24
+    assert mesh.facts["psnr"] > POOR
 
 
 def test_rows_that_are_not_finite_change_nothing():
