@@ -1,4 +1,4 @@
-"""Splats as .spz, version 3: a tenth of the PLY, for phones and the web.
+"""Splats as .spz, version 3: a quarter of the PLY, for phones and the web.
 
 A gzip stream: 16 bytes of header, then one array after the other for all splats.
 
