@@ -29,7 +29,7 @@ small { color: #616e7c; } pre { background: #f5f7fa; padding: .8rem; overflow-x:
 """
 
 
-def write_page(path: Path, results: Mapping[str, Any], *, out: Path) -> str:
+def page(path: Path, results: Mapping[str, Any], *, out: Path) -> str:
     """Returns the page of a study's results, whose cells lie under `out`, titled by `path`."""
     summary, records = results["summary"], results["cells"]
     parts = [
@@ -59,7 +59,7 @@ def _opening(results: Mapping[str, Any]) -> str:
     told = ", ".join(f"{n} {status}" for status, n in count.items() if n)
     return (
         f"<p>{len(results['cells'])} runs: {told}. Intervals are of {CONFIDENCE:.0%}: Wilson's for "
-        "rates, the percentile bootstrap's over runs for means.</p>"
+        "rates; the percentile bootstrap's over runs for means, too narrow for fewer than ten.</p>"
     )
 
 
@@ -84,7 +84,8 @@ def _methods(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     meanings = "; ".join(f"<b>{METRICS[m][2]}</b> {METRICS[m][3]}" for m in metrics)
     yield (
         "<p><small><b>Free of Janus</b>: exactly one face, over no more than 180 degrees, in 24 "
-        "judged views. <b>All right</b>: seen from the front it is what was asked for, in colour "
+        "judged views; what looks alike from all sides counts as free. <b>All right</b>: seen from "
+        "the front it is what was asked for, in colour "
         f"and with what it wears. {meanings}.</small></p>"
     )
 

@@ -14,7 +14,7 @@ from splat_esd.run_folder import write_text
 from splat_esd.study.cell import check, is_done
 from splat_esd.study.experiment import Cell, Experiment, cells, find_file, load_experiment
 from splat_esd.study.launch import launch, processes
-from splat_esd.study.report import write_page
+from splat_esd.study.report import page
 from splat_esd.study.summary import Record, gather, summarise
 
 _VERSIONS = ("splat-esd", "torch", "diffusers", "transformers", "peft", "gsplat")
@@ -95,7 +95,7 @@ def write_results(
     experiment.out.mkdir(parents=True, exist_ok=True)
     write_text(experiment.out / "results.json", json.dumps(results, indent=1) + "\n")
     report = experiment.out / "report.html"
-    write_text(report, write_page(path, results, out=experiment.out))
+    write_text(report, page(path, results, out=experiment.out))
     return report, records
 
 
