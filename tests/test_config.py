@@ -343,7 +343,10 @@ def test_export_takes_its_own_keys():
     [
         ([], "nothing to export: say from=FOLDER_OF_A_RUN or from=FILE.ply"),
         (["from=a", "format=[ply]"], "unknown key format; did you mean export.formats?"),
-        (["from=a", "prior=zoo"], "export takes from, out, formats, export.* and mesh.*, got prior."),
+        (
+            ["from=a", "prior=zoo"],
+            "export takes from, out, formats, export.* and mesh.*, got prior.",
+        ),
         (
             ["from=a", "formats=[gif]"],
             "export.formats must be one of ply, splat, spz, gltf,",

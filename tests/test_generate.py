@@ -19,7 +19,8 @@ from splat_esd.train import make_run, run_state, train_step
 
 SMALL = (
     "steps=10 cameras.batch_size=2 init.count=200 export.frames=4 export.size=32 "
-    "density.start=0 density.every=3 mesh.faces=500 mesh.texture=64 log.every=1 log.preview_every=5 log.checkpoint_every=4"
+    "density.start=0 density.every=3 mesh.faces=500 mesh.texture=64 "
+    "log.every=1 log.preview_every=5 log.checkpoint_every=4"
 ).split()
 
 

@@ -55,7 +55,8 @@ def test_the_wheel_carries_kernels_settings_and_the_prior(elsewhere):
 
 def test_the_installed_program_makes_a_splat_from_any_folder(elsewhere):
     call, _, away = elsewhere
-    small = "steps=2 cameras.batch_size=1 init.count=200 export.frames=2 export.size=64 mesh.faces=500".split()
+    small = "steps=2 cameras.batch_size=1 init.count=200 export.frames=2 export.size=64".split()
+    small.append("mesh.faces=500")
     made = call("-W", "ignore", "-m", "splat_esd", "prompt=a corgi", "prior=zoo", *small)
     assert made.returncode == 0, made.stderr
     (splat,) = away.glob("outputs/a-corgi/*/splat.ply")
