@@ -117,7 +117,7 @@ def node(program: str, *arguments: Path | str) -> str:
         cwd=HERE,
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=300,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout

@@ -74,7 +74,7 @@ try {
   page.on("console", (line) => line.type() === "error" && told.errors.push(line.text()));
   await page.goto(address);
   const ready = job.ready ?? "window.failed || window.ready";
-  const waited = page.waitForFunction(ready, { timeout: 40000 });
+  const waited = page.waitForFunction(ready, { timeout: 120000 });
   const state = await waited.then((handle) => handle.jsonValue(), String);
   if (state !== true) told.errors.push(state);
   for (const action of job.actions ?? []) told.returned.push((await page.evaluate(action)) ?? null);
