@@ -80,16 +80,18 @@ def recolor(rgb: RGB, generator: torch.Generator) -> RGB:
 
 
 def _spoil(rgb: Tensor, generator: torch.Generator) -> Tensor:
-    """Lowers the resolution, blurs, compresses or adds noise: each to half of what comes."""
+    """Lowers the resolution, blurs, compresses or adds noise: each to a third of what
+    comes.
+    """
     size, (low, soft, packed, noisy) = rgb.shape[-1], torch.rand(4, generator=generator).tolist()
-    if low < 0.5:
-        smaller = round(size * (0.25 + low))
+    if low < 1 / 3:
+        smaller = round(size * (0.35 + low))
         rgb = _enlarged(F.interpolate(rgb, (smaller, smaller), mode="area"), size)
-    if soft < 0.5:
-        rgb = _blur(rgb, 0.3 + 3.0 * soft)
-    if packed < 0.5:
+    if soft < 1 / 3:
+        rgb = _blur(rgb, 0.3 + 4.0 * soft)
+    if packed < 1 / 3:
         rgb = _compress(rgb, 0.3 * packed)
-    if noisy < 0.5:
+    if noisy < 1 / 3:
         rgb = rgb + 0.12 * noisy * torch.randn(rgb.shape, generator=generator)
     return rgb
 
