@@ -41,9 +41,14 @@ def processes(experiment: Experiment, count: int) -> int:
 
 
 def _start(cells: Sequence[Cell], experiment: Experiment) -> Iterator[Ended]:
-    """Runs cells in processes of this machine, each of which keeps what it has loaded."""
+    """Runs cells in processes of this machine, each of which keeps what it has loaded; if it is
+    but one, in this process.
+    """
     count = processes(experiment, len(cells))
     job = Job(max(1, cores() // count), experiment.classifier, experiment.clip)
+    if count == 1:
+        yield from ((cell, job(cell)) for cell in cells)
+        return
     left = list(cells)
     while left:
         try:
@@ -61,10 +66,6 @@ def _start(cells: Sequence[Cell], experiment: Experiment) -> Iterator[Ended]:
 def _pool(cells: Sequence[Cell], job: Job, count: int) -> Iterator[Ended]:
     from joblib import Parallel, delayed, parallel_config
 
-    if count == 1 and len(cells) > 1:
-        for cell in cells:
-            yield cell, job(cell)
-        return
     with parallel_config(backend="loky", inner_max_num_threads=job.threads):
         # Exactly `count` are under way at any time: those that crash with a process are known.
         pool = Parallel(
