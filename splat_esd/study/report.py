@@ -21,7 +21,7 @@ th, td { padding: .25rem .6rem; border-bottom: 1px solid #e4e7eb; text-align: ri
          vertical-align: top; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 small { color: #616e7c; } pre { background: #f5f7fa; padding: .8rem; overflow-x: auto; }
-.cards td { text-align: center; border: 0; padding: .2rem; }
+.cards td, .cards th { text-align: center; border: 0; padding: .2rem; }
 .cards img { display: block; width: 128px; height: 128px; border: 3px solid #cbd2d9; }
 .cards .free img { border-color: #3c8d53; } .cards .janus img { border-color: #d1495b; }
 .none { width: 128px; height: 128px; border: 3px dashed #cbd2d9; color: #616e7c;
