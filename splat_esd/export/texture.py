@@ -19,6 +19,7 @@ _NEAR = 0.02  # a texel is seen if the nearest surface is not closer than this, 
 _STEEP = 0.25  # cosine below which a view shows a surface too flat to learn its colour from
 _RIM = 2  # pixels beside an edge in depth; there the colours of front and back run together
 _RIM_WEIGHT = 0.02
+_DIM = 0.2  # weight of all views together below which the Gaussians have a say in the colour
 _NEIGHBOURS = 8
 _FOOT = 1.0  # texels; a pixel of a view is about so wide
 _EVERY = 2  # of the views are used to sharpen: half the memory, and as sharp
@@ -75,10 +76,11 @@ def bake(
     looks = [_look(mesh, views, i) for i in range(len(views.cameras))]
     texels = _texels(mesh, size)
     colors, weights = _gather(texels, views, looks)
-    unseen = weights <= 0
-    colors = torch.where(unseen[:, None], 0.0, colors / weights.clamp_min(1e-9)[:, None])
-    if unseen.any():
-        colors[unseen] = near_colors(texels.positions[unseen], gaussians)
+    dim = weights < _DIM
+    if dim.any():
+        near = (_DIM - weights[dim])[:, None]
+        colors[dim] += near * near_colors(texels.positions[dim], gaussians)
+    colors /= weights.clamp_min(_DIM)[:, None]
     image = np.zeros((size * size, 3), np.float32)
     image[texels.index.numpy()] = colors.clamp(0, 1).numpy()
     filled = np.zeros(size * size, bool)
@@ -86,7 +88,7 @@ def bake(
     image = pad(image.reshape(size, size, 3), filled.reshape(size, size))
     if steps:
         image = sharpen(image, mesh, views, looks, steps=steps)
-    return image, 1 - float(unseen.float().mean())
+    return image, 1 - float((weights <= 0).float().mean())
 
 
 def near_colors(positions: Float[Tensor, "T 3"], gaussians: Gaussians) -> Float[Tensor, "T 3"]:
