@@ -14,7 +14,7 @@ from splat_esd.cameras import turntable
 from splat_esd.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from splat_esd.config import Config, choose_prior
 from splat_esd.diffusion.prior import Prior, load_prior
-from splat_esd.errors import EnvironmentProblem
+from splat_esd.errors import EnvironmentProblem, UsageError
 from splat_esd.export.bundle import write_files
 from splat_esd.export.pictures import develop
 from splat_esd.export.spz import write_spz
@@ -178,7 +178,11 @@ def _finish(run: Run, folder: Path, step: int, begun: float, *, status: str) -> 
     trained = time.monotonic() - begun
     splats, settings = run.gaussians.detach().to("cpu"), run.config
     told = about(folder / "splat.ply")
-    files = write_files(splats, folder, settings.export, settings.mesh, told)
+    failure, files = None, []
+    try:
+        files = write_files(splats, folder, settings.export, settings.mesh, told)
+    except UsageError as error:  # of the splats, not of the machine: a second try ends the same
+        failure = error
     write_run(
         folder,
         status=status,
@@ -188,6 +192,8 @@ def _finish(run: Run, folder: Path, step: int, begun: float, *, status: str) -> 
         seconds_export=round(time.monotonic() - begun - trained, 2),
         peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     )
+    if failure is not None:
+        raise failure
     console.files_table(files)
 
 

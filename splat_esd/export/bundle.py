@@ -31,23 +31,24 @@ def write_files(
     Arguments:
         about: What viewer.html tells beside the splats.
     Returns:
-        Each file with what opens it, in the order asked for.
+        Each file with what opens it, in the order asked for, meshes last.
     Raises:
         ValueError: If there are no splats.
+        UsageError: If a mesh is asked for and the splats have no surface; the rest is written.
         EnvironmentProblem: If the disk does not take a file.
     """
     if not len(gaussians):
         raise ValueError("there are no splats to export.")
     folder.mkdir(parents=True, exist_ok=True)
     written, gaussians = [], gaussians.detach()
-    meshes = [name for name in dict.fromkeys(settings.formats) if name in MESH_WRITERS]
-    for name in dict.fromkeys(settings.formats):
+    names = dict.fromkeys(settings.formats)
+    for name in names:
         if name in _WRITERS:
             written += _WRITERS[name](gaussians, folder, settings)
         elif name == "viewer":
             written += _viewer(gaussians, folder, about or Result("splats"))
-        elif name == meshes[0]:  # one mesh for all of them
-            written += write_meshes(gaussians, folder, mesh, meshes)
+    if meshes := [name for name in names if name in MESH_WRITERS]:
+        written += write_meshes(gaussians, folder, mesh, meshes)
     return written
 
 
