@@ -242,7 +242,9 @@ def test_a_full_disk_is_one_message_and_the_last_checkpoint_stays(tmp_path, tiny
 def test_a_splat_too_thin_for_a_mesh_leaves_all_other_files_and_a_finished_run(tmp_path, tiny_sd):
     formats = "export.formats=[glb,ply,sheet]"
     with pytest.raises(UsageError, match="nothing to make a mesh of"):
-        generate(small(tmp_path, tiny_sd, formats, "steps=1", "density=none", "init.opacity=0.0001"))
+        generate(
+            small(tmp_path, tiny_sd, formats, "steps=1", "density=none", "init.opacity=0.0001")
+        )
     (folder,) = (tmp_path / "a-corgi").iterdir()
     assert {"splat.ply", "sheet.png"} <= {path.name for path in folder.iterdir()}
     assert not (folder / "mesh.glb").exists()

@@ -35,8 +35,7 @@ def test_folding_the_statistics_gives_unit_latents_and_the_same_pictures():
 
 def test_training_stops_on_time_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "FOLDED", 8)
-    given = [f"out={tmp_path}", "photos=8", "batch=2", "threads=1", "vae_minutes=0.02",
-             "decoder_minutes=0.02"]  # fmt: skip
+    given = [f"out={tmp_path}", "photos=8", "batch=2", "threads=1", "vae_minutes=0.02"]
     train.main([*given, "unet_minutes=0.02"])
     before = torch.load(tmp_path / "work" / "unet.pt", weights_only=True)["step"]
     train.main([*given, "unet_minutes=0.05"])

@@ -1,12 +1,13 @@
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 
 from splat_esd.errors import UsageError
-from splat_esd.zoo import training
+from splat_esd.zoo import together, training
 from splat_esd.zoo.training import Clock, descend, load, log, read_settings, save
 
 
@@ -86,3 +87,27 @@ def test_the_log_has_a_line_of_json_each_time(tmp_path):
         {"step": 1, "loss": 0.12346},
         {"step": 2, "loss": 0.1},
     ]
+
+
+def learn_apart(folder: Path) -> None:
+    """Two processes with other data and clocks: what each has learnt, and when it thinks it is."""
+    torch.manual_seed(0)
+    model, x = torch.nn.Linear(2, 1), torch.tensor([1.0, 2.0]) * (1 + together.rank())
+    optimizer = torch.optim.SGD(model.parameters())
+    for _ in range(3):
+        descend(model(x).square().sum(), model, optimizer, 0.01, together.average_gradients)
+    found = {"spent": together.agree(10.0 + together.rank()), **model.state_dict()}
+    torch.save(found, folder / f"{together.rank()}.pt")
+
+
+def test_two_processes_learn_as_one_of_both_their_data_and_go_by_one_clock(tmp_path):
+    together.spawn(learn_apart, 2, tmp_path / "meeting", tmp_path)
+    torch.manual_seed(0)
+    model, optimizer = (m := torch.nn.Linear(2, 1)), torch.optim.SGD(m.parameters())
+    x = torch.tensor([[1.0, 2.0], [2.0, 4.0]])
+    for _ in range(3):
+        descend(model(x).square().mean(), model, optimizer, 0.01)
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert found.pop("spent") == 10.0
+        torch.testing.assert_close(found, dict(model.state_dict()))

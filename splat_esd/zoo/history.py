@@ -44,7 +44,7 @@ def sample(out: Path, minutes: int) -> None:
 
 def write_history(out: Path) -> None:
     """Writes training.json, the curves of both models, and training.png, all rows of `sample`."""
-    curves = {name: _curve(out / "work" / f"{name}.jsonl") for name in ("vae", "unet", "decoder")}
+    curves = {name: _curve(out / "work" / f"{name}.jsonl") for name in ("vae", "unet")}
     lines = [f"  {json.dumps(name)}: {json.dumps(curve)}" for name, curve in curves.items()]
     (out / "training.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     _stack(sorted((out / "work" / "samples").glob("*.png")), out / "training.png")

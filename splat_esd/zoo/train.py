@@ -1,13 +1,13 @@
 """How the embedded prior was trained: an autoencoder, then a diffusion model on its latents."""
 
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from splat_esd.zoo import together
 from splat_esd.zoo.captions import LENGTH
 from splat_esd.zoo.dataset import Bias, Photos, compose, take_photos
 from splat_esd.zoo.history import sample, write_history
@@ -27,7 +27,6 @@ from splat_esd.zoo.training import Clock, descend, load, log, read_settings, sav
 UNCAPTIONED = 0.12  # of the photos, for classifier-free guidance
 CROP = 64  # pixels: of what the autoencoder sees until WHOLE of its time is over
 WHOLE = 0.6
-WRONG = 0.15  # at most, on half of the latents that the decoder is polished with
 FOLDED = 512  # photos that latents are normalised by
 SAMPLED = 1200.0  # seconds between two looks at what the denoiser draws
 NOISE = 0.15  # at most, on half of the autoencoder's input: it must read unfinished splats too
@@ -35,19 +34,17 @@ NOISE = 0.15  # at most, on half of the autoencoder's input: it must read unfini
 
 @dataclass(frozen=True)
 class Settings:
-    """What `splat-esd zoo train` takes: folder, minutes for autoencoder and denoiser, and for the
-    decoder alone beside the denoiser, photos and what share of them shows front and sides, batch
-    of the denoiser, threads, seed.
+    """What `splat-esd zoo train` takes: folder, minutes for autoencoder and denoiser, photos and
+    what share of them shows front and sides, batch of the denoiser, threads, seed.
     """
 
     out: str = "zoo-prior"
     vae_minutes: float = 90.0
-    unet_minutes: float = 240.0
-    decoder_minutes: float = 120.0
+    unet_minutes: float = 180.0
     photos: int = 40000
     front: float = 0.7
     sides: float = 0.2
-    batch: int = 32
+    batch: int = 48
     threads: int = 2
     seed: int = 0
 
@@ -61,16 +58,8 @@ def main(arguments: list[str]) -> None:
     work.mkdir(parents=True, exist_ok=True)
     photos = photos_of(settings)
     vae = train_vae(photos, settings, work)
-    latents = encode_photos(vae, photos, work / "latents.npy", settings.seed + 1)
-    # Two processes of one thread do more than two threads of one.
-    beside = get_context("spawn").Process(target=polish_decoder, args=(settings,))
-    beside.start()
-    torch.set_num_threads(max(1, settings.threads - 1))
-    prior = train_unet(vae, latents, photos, settings, out)
-    beside.join()
-    load(work / "decoder.pt", decoder=decoder_of(vae))
-    save_prior(out, vae, *prior)
-    sample(out, round(settings.unet_minutes))
+    encode_photos(vae, photos, work / "latents.npy", settings.seed + 1)
+    together.spawn(train_unet, settings.threads, work / "meeting", settings)
     write_history(out)
 
 
@@ -177,48 +166,14 @@ def encode_batch(vae, photos: Photos, index: Tensor, seed: int) -> np.ndarray:
         return vae.encode(x).latent_dist.mean.half().numpy()
 
 
-def decoder_of(vae) -> torch.nn.ModuleList:
-    """Returns what turns latents into pictures."""
-    return torch.nn.ModuleList([vae.post_quant_conv, vae.decoder])
-
-
-def polish_decoder(settings: Settings) -> None:
-    """Trains the decoder on by itself, half of its latents a little wrong as those of a denoiser
-    are: a process of its own beside the denoiser's training, for which latents stay what they are.
+def train_unet(settings: Settings) -> None:
+    """Trains denoiser and text encoder on |v - v_phi(z_t, t, y)|^2, some captions dropped, in each
+    of several processes, and writes their running average as a prior.
     """
-    torch.set_num_threads(1)
-    work, photos = Path(settings.out) / "work", photos_of(settings)
-    vae = train_vae(photos, settings, work)
-    decoder = decoder_of(vae).requires_grad_(True)
-    optimizer = torch.optim.AdamW(decoder.parameters(), betas=(0.9, 0.99), weight_decay=1e-4)
-    state = {"decoder": decoder, "optimizer": optimizer}
-    step, spent = load(work / "decoder.pt", **state)
-    generator = torch.Generator().manual_seed(settings.seed + step + 1)
-    clock, saved, losses = Clock(settings.decoder_minutes, spent), spent, []
-    while clock.running:
-        x = compose(photos, torch.randint(len(photos), (4,), generator=generator), generator)
-        with torch.autocast("cpu", torch.bfloat16):
-            z = vae.encode(x).latent_dist.mean.detach()
-            wrong = WRONG * torch.rand(len(z), 1, 1, 1, generator=generator)
-            wrong[::2] = 0.0
-            y = vae.decode(z + wrong * torch.randn(z.shape, generator=generator)).sample
-        loss = _reconstruction(y.float(), x)
-        descend(loss, decoder, optimizer, clock.rate(1e-3, step))
-        losses.append(loss.item())
-        step += 1
-        if step % 100 == 0:
-            log(work / "decoder.jsonl", step=step, minutes=clock.spent / 60, loss=np.mean(losses))
-            losses = []
-        if clock.spent - saved > 120:
-            saved = clock.spent
-            save(work / "decoder.pt", step=step, spent=saved, **state)
-    save(work / "decoder.pt", step=step, spent=clock.spent, **state)
-
-
-def train_unet(vae, latents: np.ndarray, photos: Photos, settings: Settings, out: Path) -> tuple:
-    """Trains denoiser and text encoder on |v - v_phi(z_t, t, y)|^2, some captions dropped; returns
-    their running average, tokenizer and scheduler.
-    """
+    out = Path(settings.out)
+    photos, first = photos_of(settings), together.rank() == 0
+    vae = train_vae(photos, settings, out / "work")
+    latents = np.load(out / "work" / "latents.npy", mmap_mode="r")
     torch.manual_seed(settings.seed)
     tokenizer, scheduler = build_tokenizer(), build_scheduler()
     model = torch.nn.ModuleDict(
@@ -228,40 +183,50 @@ def train_unet(vae, latents: np.ndarray, photos: Photos, settings: Settings, out
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=1e-3)
     state = {"model": model, "optimizer": optimizer, "average": average}
     step, spent = load(out / "work" / "unet.pt", **state)
-    generator = torch.Generator().manual_seed(settings.seed + step)
-    rng = np.random.default_rng(settings.seed + step)
+    generator, rng = _randomness(settings.seed, step)
     clock, saved, sampled, losses = Clock(settings.unet_minutes, spent), spent, spent, []
-    while clock.running:
-        index = torch.randint(len(latents), (settings.batch,), generator=generator).numpy()
-        tokens = tokenizer(
-            [
-                "" if rng.random() < UNCAPTIONED else photos.caption(rng, int(i) % len(photos))
-                for i in index
-            ],
-            padding="max_length",
-            truncation=True,
-            max_length=LENGTH,
-            return_tensors="pt",
-        ).input_ids
-        z = torch.from_numpy(latents[index]).float()
-        loss = _denoise(model, scheduler, z, tokens, generator)
-        descend(loss, model, optimizer, clock.rate(4e-4, step))
+    share = settings.batch // together.processes()
+    while (spent := together.agree(clock.spent)) < clock.budget:
+        index = torch.randint(len(latents), (share,), generator=generator).numpy()
+        captions = [_caption(photos, int(i) % len(photos), rng) for i in index]
+        tokens = _tokens(tokenizer, captions)
+        loss = _denoise(
+            model, scheduler, torch.from_numpy(latents[index]).float(), tokens, generator
+        )
+        descend(loss, model, optimizer, clock.rate(5e-4, step, spent), together.average_gradients)
         losses.append(loss.item())
         average.update_parameters(model)
         step += 1
-        if step % 100 == 0:
-            log(out / "work" / "unet.jsonl", step=step, minutes=clock.spent / 60,
-                loss=np.mean(losses))  # fmt: skip
+        if first and step % 100 == 0:
+            log(out / "work" / "unet.jsonl", step=step, minutes=spent / 60, loss=np.mean(losses))
             losses = []
-        if clock.spent - saved > 300:
-            saved = clock.spent
+        if first and spent - saved > 300:
+            saved = spent
             save(out / "work" / "unet.pt", step=step, spent=saved, **state)
             save_prior(out, vae, average.module, tokenizer, scheduler)
             if saved - sampled > SAMPLED:
                 sampled = saved
                 sample(out, int(saved / 60))
-    save(out / "work" / "unet.pt", step=step, spent=clock.spent, **state)
-    return average.module, tokenizer, scheduler
+    if first:
+        save(out / "work" / "unet.pt", step=step, spent=spent, **state)
+        save_prior(out, vae, average.module, tokenizer, scheduler)
+        sample(out, round(spent / 60))
+
+
+def _randomness(seed: int, step: int) -> tuple[torch.Generator, np.random.Generator]:
+    state = np.random.SeedSequence([seed, step, together.rank()])
+    number = int(state.generate_state(1)[0])
+    return torch.Generator().manual_seed(number), np.random.default_rng(state)
+
+
+def _caption(photos: Photos, index: int, rng: np.random.Generator) -> str:
+    return "" if rng.random() < UNCAPTIONED else photos.caption(rng, index)
+
+
+def _tokens(tokenizer, captions: list[str]) -> Tensor:
+    return tokenizer(
+        captions, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt"
+    ).input_ids
 
 
 @torch.no_grad()

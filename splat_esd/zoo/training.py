@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
@@ -60,23 +60,33 @@ class Clock:
     def running(self) -> bool:
         return self.spent < self.budget
 
-    def rate(self, peak: float, step: int) -> float:
-        """Returns the learning rate: 200 steps of warm-up, then a cosine over the budget."""
-        done = min(self.spent / self.budget, 1.0)
+    def rate(self, peak: float, step: int, spent: float | None = None) -> float:
+        """Returns the learning rate: 200 steps of warm-up, then a cosine over the budget; `spent`
+        is what the clock says, unless all processes go by that of one.
+        """
+        done = min((self.spent if spent is None else spent) / self.budget, 1.0)
         return (
             peak * min(1.0, (step + 1) / 200) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
         )
 
 
 def descend(
-    loss: Tensor, model: torch.nn.Module, optimizer: torch.optim.Optimizer, rate: float
+    loss: Tensor,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rate: float,
+    share: Callable[[torch.nn.Module], None] | None = None,
 ) -> None:
-    """Takes one step down the gradient, clipped to norm 1."""
+    """Takes one step down the gradient, clipped to norm 1 after `share` has made it that of all
+    processes.
+    """
     if not torch.isfinite(loss):
         raise FloatingPointError("the loss is not finite; resume from the last checkpoint.")
     for group in optimizer.param_groups:
         group["lr"] = rate
     loss.backward()
+    if share is not None:
+        share(model)
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
