@@ -1,19 +1,36 @@
-"""The configuration of a run: what each key may be, and the strict loader.
+"""The configuration of a run, and its strict loader.
 
-Values and their meaning stand in `conf/`; here stands what is allowed. It is checked once, and
-below `cli.py` everybody sees these frozen objects only.
+It is checked once, and below `cli.py` everybody sees these frozen objects only.
 """
 
 import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from splat_esd.overrides import ConfigError, assign, compose, did_you_mean, nearest, split_overrides
+from splat_esd.overrides import ConfigError, assign, compose, split_overrides
+from splat_esd.settings import (
+    CamerasConfig,
+    Count,
+    DensityConfig,
+    ExportConfig,
+    FrozenSection,
+    GuidanceConfig,
+    InitConfig,
+    LogConfig,
+    MeshConfig,
+    OptimConfig,
+    PriorConfig,
+    QualityConfig,
+    RasterizerConfig,
+    RegularizeConfig,
+    UserPath,
+    within,
+)
+from splat_esd.validation import validate
 
 EXAMPLE = 'splat-esd prompt="a corgi"'
 # What may differ when a run is resumed: where it runs, and what is shown and written.
@@ -21,260 +38,10 @@ EXAMPLE = 'splat-esd prompt="a corgi"'
 RESUMABLE = ("resume", "device", "viewer", "export", "mesh", "log")
 
 
-def _within(interval: str) -> AfterValidator:
-    """Returns a check that a number lies in an interval written as in a paper: `[0, 1)`."""
-    low, high = (float(bound) for bound in interval[1:-1].split(","))
-
-    def check(value: float | int) -> float | int:
-        above = value > low if interval[0] == "(" else value >= low
-        below = value < high if interval[-1] == ")" else value <= high
-        if not (above and below):
-            raise ValueError(f"must lie in {interval}, got {value!r}.")
-        return value
-
-    return AfterValidator(check)
-
-
-def _rising(pair: tuple[float, float]) -> tuple[float, float]:
-    if pair[0] > pair[1]:
-        raise ValueError(f"must be [lowest, highest], got {list(pair)}.")
-    return pair
-
-
 def _spoken(text: str) -> str:
     if not text.strip():
         raise ValueError(f"is empty; say what to make, as in {EXAMPLE}")
     return text
-
-
-def _folder_or_id(text: str) -> str:
-    # A folder is kept whole, so that a run can be resumed from another place; a hub id as it is.
-    folder = Path(text).expanduser()
-    return str(folder.absolute()) if folder.is_dir() else text
-
-
-Unit = Annotated[float, _within("[0, 1]")]
-Weight = Annotated[float, _within("[0, inf)")]
-Positive = Annotated[float, _within("(0, inf)")]
-Count = Annotated[int, _within("[1, inf)")]
-Degrees = Annotated[float, _within("[-90, 90]")]
-Rising = AfterValidator(_rising)
-UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
-Rates = tuple[Weight, Weight]
-Format = Literal[
-    "ply", "splat", "spz", "gltf", "glb", "obj", "stl", "turntable", "strip", "sheet", "viewer"
-]
-
-
-Section = TypeVar("Section", bound=BaseModel)
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class PriorConfig(_Section):
-    """The diffusion model that knows what things look like."""
-
-    name: Literal["auto", "zoo", "sd15", "sd21"]
-    path: Annotated[str, AfterValidator(_folder_or_id)] | None
-    mirrors: tuple[str, ...]
-    revision: str | None
-    dtype: Literal["auto", "fp32", "bf16"]
-    cfg_scale: Weight
-    sds_cfg_scale: Weight
-    lora_rank: Count
-    lora_learning_rate: Positive
-    pullback: Literal["encoder", "decoder"]
-    perp_neg: bool
-    steps_factor: Count
-    view_prompts: bool
-
-
-class PerpNegConfig(_Section):
-    """The negative prompt, kept perpendicular to the prompt."""
-
-    enabled: bool | None
-    weight: Weight
-
-
-class LoraConfig(_Section):
-    """The learnt score of the particles."""
-
-    rank: Count | None
-    learning_rate: Positive | None
-    camera_drop: Unit
-    steps: Count
-
-
-class GuidanceConfig(_Section):
-    """What is subtracted from the prior's score; `lam` is lambda, None for SDS."""
-
-    name: Literal["esd", "vsd", "sds"]
-    lam: Unit | None = Field(alias="lambda")
-    cfg_scale: Weight | None
-    t_min: Unit
-    t_max: Unit
-    t_max_end: Unit
-    anneal_at: Unit
-    weight: Literal["sigma2", "uniform"]
-    grad_clamp: Positive | None
-    perp_neg: PerpNegConfig
-    lora: LoraConfig
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "GuidanceConfig":
-        if self.name == "sds" and self.lam is not None:
-            raise ConfigError("guidance=sds has no lambda; use guidance=esd with guidance.lambda.")
-        if self.name == "vsd" and self.lam != 0:
-            raise ConfigError("guidance=vsd is lambda 0; use guidance=esd with guidance.lambda.")
-        if self.name == "esd" and self.lam is None:
-            raise ConfigError("guidance.lambda must lie in [0, 1], got null; SDS is guidance=sds.")
-        for key in ("t_max", "t_max_end"):
-            if getattr(self, key) <= self.t_min:
-                raise ConfigError(
-                    f"guidance.{key} must lie above guidance.t_min = {self.t_min}, "
-                    f"got {getattr(self, key)}."
-                )
-        return self
-
-
-class BackgroundConfig(_Section):
-    """What is behind the object."""
-
-    color: tuple[Unit, Unit, Unit]
-    random_probability: Unit
-
-
-class CamerasConfig(_Section):
-    """Where the object is looked at from; angles in degrees."""
-
-    batch_size: Count
-    elevation: Annotated[tuple[Degrees, Degrees], Rising]
-    distance: Annotated[tuple[Positive, Positive], Rising]
-    fovy: Annotated[
-        tuple[Annotated[float, _within("(0, 180)")], Annotated[float, _within("(0, 180)")]], Rising
-    ]
-    background: BackgroundConfig
-
-    @model_validator(mode="after")
-    def _outside(self) -> "CamerasConfig":
-        if self.distance[0] <= 1:
-            raise ConfigError(
-                f"cameras.distance must lie above 1 (the object fills a ball of radius 1), "
-                f"got {list(self.distance)}."
-            )
-        return self
-
-
-class RasterizerConfig(_Section):
-    """How Gaussians become pixels."""
-
-    backend: Literal["auto", "cpu", "cuda", "reference"]
-    antialiased: bool
-    near_plane: Positive
-    eps2d: Weight
-
-
-class InitConfig(_Section):
-    """The Gaussians of step 0."""
-
-    kind: Literal["ball", "ply", "points"]
-    path: UserPath | None
-    count: Annotated[int, _within("[4, inf)")]
-    radius: Positive
-    opacity: Annotated[float, _within("(0, 1)")]
-    color: Unit
-
-    @model_validator(mode="after")
-    def _has_file(self) -> "InitConfig":
-        if self.kind == "ball" and self.path is not None:
-            raise ConfigError("init.path needs init=ply (a splat) or init=points (a point cloud).")
-        if self.kind != "ball" and self.path is None:
-            raise ConfigError(f"init={self.kind} needs a file: init.path=cloud.ply.")
-        return self
-
-
-class DensityConfig(_Section):
-    """When Gaussians are added and dropped."""
-
-    strategy: Literal["default", "mcmc", "none"]
-    start: Unit
-    stop: Unit
-    every: Count
-    cap: Count
-    grow_quantile: Unit
-    grow_scale: Positive
-    prune_opacity: Unit
-    prune_scale: Positive
-    noise: Weight
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "DensityConfig":
-        if self.start > self.stop:
-            raise ConfigError(
-                f"density.start must not lie above density.stop = {self.stop}, got {self.start}."
-            )
-        return self
-
-
-class QualityConfig(_Section):
-    """How much work a run is."""
-
-    name: Literal["draft", "normal", "high"]
-    steps: Count
-
-
-class OptimConfig(_Section):
-    """Learning rates at the start and the end of the run, by parameter."""
-
-    means: Rates
-    log_scales: Rates
-    quats: Rates
-    logit_opacities: Rates
-    sh: Rates
-
-
-class RegularizeConfig(_Section):
-    """Weights of the terms beside the guidance."""
-
-    cover: Weight
-    scale: Weight
-    range: Weight
-
-
-class ExportConfig(_Section):
-    """The files made from a splat."""
-
-    formats: Annotated[tuple[Format, ...], Field(min_length=1)]
-    up: Literal["-y", "y", "z"]
-    full_ply: bool
-    frames: Count
-    size: Annotated[int, _within("[16, 4096]")]
-    transparent: bool
-
-    @model_validator(mode="after")
-    def _video_size(self) -> "ExportConfig":
-        if self.size % 16:
-            raise ConfigError(f"export.size must be a multiple of 16, got {self.size}.")
-        return self
-
-
-class MeshConfig(_Section):
-    """How a splat becomes a mesh."""
-
-    faces: Annotated[int, _within("[500, 1000000]")]
-    texture: Annotated[int, _within("[64, 8192]")]
-    watertight: bool
-    sharpen: Annotated[int, _within("[0, 100]")]
-
-
-class LogConfig(_Section):
-    """How often something is written, in steps."""
-
-    every: Count
-    preview_every: Count
-    checkpoint_every: Count
 
 
 class _Dumper(yaml.SafeDumper):
@@ -288,12 +55,12 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(str, _Dumper.represent_str)
 
 
-class Config(_Section):
+class Config(FrozenSection):
     """Everything a run needs to know."""
 
     prompt: Annotated[str, AfterValidator(_spoken)]
     negative_prompt: str
-    seed: Annotated[int, _within("[0, 4294967295]")] | None
+    seed: Annotated[int, within("[0, 4294967295]")] | None
     seeds: Count
     keep: Literal["all", "best"]
     classifier: UserPath | None
@@ -386,7 +153,7 @@ def load_config(overrides: Sequence[str]) -> Config:
     return _assemble({**groups, "prior": choose_prior()}, values)
 
 
-class ExportJob(_Section):
+class ExportJob(FrozenSection):
     """What `splat-esd export` was asked for."""
 
     source: UserPath = Field(alias="from")
@@ -489,72 +256,3 @@ def _read_yaml(text: str, source: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError(f"{source} holds no configuration: expected keys and values.")
     return data
-
-
-def validate(model: type[Section], data: dict[str, Any], *, source: str = "") -> Section:
-    """Returns the checked section; `source` names the file in the messages.
-
-    Raises:
-        ConfigError: With one line for each thing that is wrong.
-    """
-    try:
-        return model.model_validate_json(json.dumps(data, default=str))
-    except ValidationError as error:
-        lines: dict[str, str] = {}
-        for problem in error.errors(include_url=False):
-            key = ".".join(part for part in problem["loc"] if isinstance(part, str))
-            lines.setdefault(key, _explain(model, key, problem))
-        prefix = f"{source}: " if source else ""
-        raise ConfigError("\n".join(prefix + line for line in lines.values())) from None
-
-
-_EXPECTED = {
-    "int": "an integer",
-    "float": "a number",
-    "finite": "a finite number",
-    "bool": "true or false",
-    "string": "text",
-    "path": "a path",
-    "tuple": "a list in brackets, as [1, 2]",
-    "model": "a section of keys",
-    "dict": "a section of keys",
-}
-
-
-def _explain(model: type[BaseModel], key: str, problem: Any) -> str:
-    """Returns pydantic's problem as one line that names the key and what was wanted."""
-    kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
-    if kind == "extra_forbidden":
-        return _unknown(model, key)
-    if kind == "value_error":
-        return f"{key} {context['error']}"
-    if kind == "missing" and isinstance(problem["loc"][-1], str):
-        return f"{key} is missing."
-    if kind in ("missing", "too_long", "too_short"):
-        return f"{key} has the wrong number of values."
-    if kind == "literal_error":
-        choices = [word.strip("'") for word in re.split(", | or ", context["expected"])]
-        hint = did_you_mean(str(value), choices, prefix=f"{key}=")
-        return f"{key} must be one of {', '.join(choices)}, got {value!r}{hint or '.'}"
-    expected = _EXPECTED[kind.split("_")[0]]
-    return f"{key} must be {expected}, got {value!r}."
-
-
-def _unknown(model: type[BaseModel], key: str) -> str:
-    """Returns the message for a key that is not there, with the nearest one that is."""
-    # A key is also known by its last part, so that `lamda` and `prior.lambda` find their way.
-    known = {name.split(".")[-1]: name for name in _keys(model)}
-    known |= {name: name for name in _keys(model)}
-    last = key.split(".")[-1]
-    near = last if last in known else nearest(key, known) or nearest(last, known)
-    hint = f"did you mean {known[near]}?" if near else "the keys stand in splat-esd --help."
-    return f"unknown key {key}; {hint}"
-
-
-def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Yields every dotted key of a section, as it is written."""
-    for name, field in model.model_fields.items():
-        key = prefix + (field.alias or name)
-        yield key
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _keys(field.annotation, key + ".")

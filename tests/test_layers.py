@@ -14,9 +14,9 @@ MODULES = {
 }
 # From the bottom up; parts of one layer do not know each other.
 LAYERS = [
-    {"errors", "paths"},
+    {"errors", "help", "paths"},
     {"geometry", "overrides"},
-    {"cameras", "gaussians"},
+    {"cameras", "gaussians", "settings", "validation"},
     {"diffusion", "rasterize"},
     {"config"},
     {"guidance", "densify", "optim", "regularize", "initialize"},

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from splat_esd import cli
-from splat_esd.config import MeshConfig
 from splat_esd.errors import UsageError
 from splat_esd.export import mesh as module
 from splat_esd.export.mesh import (
@@ -29,6 +28,7 @@ from splat_esd.export.mesh import (
 from splat_esd.export.ply import write_ply
 from splat_esd.gaussians import Gaussians
 from splat_esd.initialize import from_points
+from splat_esd.settings import MeshConfig
 
 SMALL = MeshConfig(faces=800, texture=128, watertight=True, sharpen=1)
 

@@ -18,9 +18,10 @@ from pydantic import BaseModel, ConfigDict
 
 from splat_esd import console
 from splat_esd.bench import machine
-from splat_esd.config import Count, MeshConfig, UserPath, validate
 from splat_esd.errors import UsageError
 from splat_esd.overrides import assign, compose, split_overrides
+from splat_esd.settings import Count, MeshConfig, UserPath
+from splat_esd.validation import validate
 
 TOYS = ("corgi", "robot", "teapot")  # with a known surface: round, angular, with a hole
 COLUMNS = (

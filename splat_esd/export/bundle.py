@@ -3,7 +3,6 @@
 import math
 from pathlib import Path
 
-from splat_esd.config import ExportConfig, MeshConfig
 from splat_esd.export.antimatter import write_splat
 from splat_esd.export.gltf import write_gltf
 from splat_esd.export.mesh import WRITERS as MESH_WRITERS
@@ -14,6 +13,7 @@ from splat_esd.export.ply import write_ply
 from splat_esd.export.spz import write_spz
 from splat_esd.export.turntable import write_sheet, write_turntable
 from splat_esd.gaussians import Gaussians
+from splat_esd.settings import ExportConfig, MeshConfig
 
 SHEET_VIEWS = 8
 TURN_SECONDS = 4

@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from splat_esd.config import MeshConfig
 from splat_esd.errors import UsageError
 from splat_esd.export import fidelity, replacing, surface, texture
 from splat_esd.export.atlas import Unwrapped, unwrap
@@ -24,6 +23,7 @@ from splat_esd.export.views import (
 )
 from splat_esd.gaussians import Gaussians
 from splat_esd.geometry import up_rotation
+from splat_esd.settings import MeshConfig
 
 POOR = 20.0  # decibels under which the mesh does not show what the splat shows
 _FIRST_LOOK = 128  # pixels, to find out where the object is

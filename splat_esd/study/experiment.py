@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from splat_esd.config import Config, Count, UserPath, load_config, validate
+from splat_esd.config import Config, load_config
 from splat_esd.errors import UsageError
 from splat_esd.overrides import (
     EXPERIMENTS,
@@ -19,6 +19,8 @@ from splat_esd.overrides import (
     split_overrides,
 )
 from splat_esd.run_folder import slug
+from splat_esd.settings import Count, UserPath
+from splat_esd.validation import validate
 
 OWN = ("prompt", "seed", "seeds", "keep", "out", "resume", "viewer", "classifier")
 LAUNCHER_KEYS = ("cluster",)  # of `submitit`, beside those that are handed on

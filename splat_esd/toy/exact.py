@@ -5,12 +5,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from splat_esd.cameras import Cameras, turntable
-from splat_esd.config import GuidanceConfig, load_config
+from splat_esd.config import load_config
 from splat_esd.diffusion.lora import Phi
 from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.prompts import PromptBook
 from splat_esd.diffusion.schedule import Schedule
 from splat_esd.guidance import ESD, SDS
+from splat_esd.settings import GuidanceConfig
 
 _BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2  # Stable Diffusion's
 SCHEDULE = Schedule(torch.cumprod(1 - _BETAS, 0))

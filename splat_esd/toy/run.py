@@ -9,13 +9,14 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from splat_esd import console
-from splat_esd.config import Count, Positive, Unit, UserPath, validate
 from splat_esd.errors import UsageError
 from splat_esd.overrides import split_overrides
 from splat_esd.plots import write_png
 from splat_esd.run_folder import write_text
+from splat_esd.settings import Count, Positive, Unit, UserPath
 from splat_esd.toy import gaussian, janus
 from splat_esd.toy.figure import draw, name
+from splat_esd.validation import validate
 
 _KEYS = "toy takes out=, seed=, lambdas=[...], peaks=[...] and steps=; see splat-esd toy --help."
 
