@@ -362,7 +362,14 @@ def test_ctrl_c_stops_all_processes_and_the_command_goes_on(study):
     arguments, out = study
     command = [sys.executable, "-W", "ignore", "-m", "splat_esd", "study", *arguments]
     command += ["processes=2", "steps=4000", "seeds=1"]
-    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What a shell starts in the background ignores Ctrl-C, and so would this.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         deadline = time.monotonic() + 400
         while not list(out.rglob("step-*.pt")):
