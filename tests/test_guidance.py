@@ -185,7 +185,7 @@ def test_esd_is_vsd_plus_lambda_times_the_mutual_information():
 
 @pytest.fixture
 def prior(tiny_sd):
-    return load_prior(str(tiny_sd), device="cpu", dtype="auto")
+    return load_prior(str(tiny_sd), device="cpu", dtype="fp32")
 
 
 def make(prior, config, seed=0, **options):
@@ -231,7 +231,7 @@ def test_lambda_weighs_the_null_score_and_one_minus_lambda_the_cameras(prior, la
 def test_vsd_is_esd_with_lambda_zero_bit_for_bit(tiny_sd):
     gradients = []
     for config in (guidance_config("vsd", 0.0), guidance_config("esd", 0.0)):
-        guidance = make(load_prior(str(tiny_sd), device="cpu", dtype="auto"), config)
+        guidance = make(load_prior(str(tiny_sd), device="cpu", dtype="fp32"), config)
         disturb(guidance.phi)
         z = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
         gradients.append(guidance.gradient(z, ring(3), 0, torch.Generator().manual_seed(5)))

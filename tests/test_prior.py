@@ -8,7 +8,7 @@ from splat_esd.diffusion.prior import load_prior
 from splat_esd.errors import EnvironmentProblem, UsageError
 
 
-def load(folder, dtype="auto"):
+def load(folder, dtype="fp32"):
     return load_prior(str(folder), device="cpu", dtype=dtype)
 
 
@@ -117,12 +117,12 @@ def test_an_unknown_prediction_type_is_refused(tiny_sd, tmp_path):
 def test_a_hub_prior_that_is_nowhere_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(EnvironmentProblem, match=r"hf download no-one/no-prior.*prior=zoo"):
-        load_prior("no-one/no-prior", mirrors=("no-one/else",), device="cpu", dtype="auto")
+        load_prior("no-one/no-prior", mirrors=("no-one/else",), device="cpu", dtype="fp32")
 
 
 def test_what_is_neither_a_folder_nor_an_id_is_refused():
     with pytest.raises(UsageError, match=r"neither a folder nor a hub id"):
-        load_prior("no such folder", device="cpu", dtype="auto")
+        load_prior("no such folder", device="cpu", dtype="fp32")
 
 
 def test_the_encoders_pullback_is_the_chain_rule(tiny_sd):
@@ -136,7 +136,7 @@ def test_the_encoders_pullback_is_the_chain_rule(tiny_sd):
 
 
 def test_the_decoders_pullback_is_the_pictures_move_when_the_latents_move(tiny_sd):
-    prior = load_prior(str(tiny_sd), device="cpu", dtype="auto", pullback="decoder")
+    prior = load_prior(str(tiny_sd), device="cpu", dtype="fp32", pullback="decoder")
     rgb = torch.rand(2, 16, 16, 3, requires_grad=True)
     z = prior.encode_images(rgb).detach()
     grad_z = 1e-4 * torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))

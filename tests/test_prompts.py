@@ -30,7 +30,7 @@ def test_a_view_from_high_above_is_overhead_from_every_side():
 
 
 def test_the_prior_hears_the_view_and_phi_the_plain_prompt(tiny_sd):
-    prior = load_prior(str(tiny_sd), device="cpu", dtype="auto")
+    prior = load_prior(str(tiny_sd), device="cpu", dtype="fp32")
     book = PromptBook(prior, "a corgi", "fog", by_view=True)
     expected = prior.encode_text(["a corgi, front view", "a corgi, back view"])
     torch.testing.assert_close(book.embed(at([0.0, 180.0])), expected)
@@ -39,14 +39,14 @@ def test_the_prior_hears_the_view_and_phi_the_plain_prompt(tiny_sd):
 
 
 def test_without_view_prompts_every_camera_hears_the_same(tiny_sd):
-    prior = load_prior(str(tiny_sd), device="cpu", dtype="auto")
+    prior = load_prior(str(tiny_sd), device="cpu", dtype="fp32")
     book = PromptBook(prior, "a corgi", "", by_view=False)
     embedded = book.embed(at([0.0, 90.0, 180.0]))
     torch.testing.assert_close(embedded, book.plain.expand(3, -1, -1))
 
 
 def test_perp_neg_opposes_each_view_to_two_others(tiny_sd):
-    prior = load_prior(str(tiny_sd), device="cpu", dtype="auto")
+    prior = load_prior(str(tiny_sd), device="cpu", dtype="fp32")
     book = PromptBook(prior, "a corgi", "", by_view=True)
     opposed = book.opposed(at([0.0, 90.0, 180.0]))
     names = [

@@ -40,7 +40,7 @@ def test_training_stops_on_time_and_goes_on_where_it_stopped(tmp_path, monkeypat
     before = torch.load(tmp_path / "work" / "unet.pt", weights_only=True)["step"]
     train.main([*given, "unet_minutes=0.05"])
     assert torch.load(tmp_path / "work" / "unet.pt", weights_only=True)["step"] > before > 0
-    prior = load_prior(str(tmp_path), device="cpu", dtype="auto")
+    prior = load_prior(str(tmp_path), device="cpu", dtype="fp32")
     assert prior.image_size == models.SIZE and prior.prediction == "v_prediction"
     weights = (f for f in tmp_path.rglob("*.safetensors"))
     assert sum(f.stat().st_size for f in weights) <= 30e6
@@ -66,7 +66,7 @@ def test_the_embedded_prior_denoises_toys_better_when_told_which():
     """The right caption lowers the denoising error on what the prior itself draws, a wrong one
     raises it: the text is heard.
     """
-    prior = load_prior(str(ASSETS / "zoo"), device="cpu", dtype="auto")
+    prior = load_prior(str(ASSETS / "zoo"), device="cpu", dtype="fp32")
     names = ["cat", "corgi", "duck", "frog", "panda", "snowman"]
     g = torch.Generator().manual_seed(0)
     text = prior.encode_text([f"a {name}" for name in names])

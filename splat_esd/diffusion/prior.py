@@ -2,7 +2,7 @@
 
 import json
 import re
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,8 @@ class Prior:
         source: The folder or hub id it came from; `revision` the commit, or None for a plain
             folder.
         prediction: What the UNet's output means, "epsilon" or "v_prediction".
-        dtype: What the UNet computes in; latents and scores are float32 on the outside.
+        dtype: What the UNet and the decoder of a pull-back compute in; latents, scores and
+            gradients are float32 on the outside.
         vocabulary: The only words it knows, or None if any text will do.
         pullback: How a gradient of latents reaches the pixels, see `surrogate`.
     """
@@ -106,9 +107,9 @@ class Prior:
         """
         if self.pullback == "encoder" or self.vae is None:
             return (grad_z * z).sum() / len(z)
-        with torch.no_grad():
-            here = self._decode(z)
-            grad_x = here - self._decode(z - grad_z) + PULL * (rgb - here)
+        with torch.no_grad(), self._cast():
+            here, there = self._decode(torch.cat([z, z - grad_z])).float().chunk(2)
+            grad_x = here - there + PULL * (rgb - here)
         return (grad_x * rgb).sum() / len(z)
 
     @torch.no_grad()
@@ -132,11 +133,12 @@ class Prior:
 
     def denoise(self, z_t: Tensor, t: Tensor, text: Tensor) -> Tensor:
         """Runs the UNet; the answer is in its own words (`prediction`), in float32."""
-        cast = nullcontext()
-        if self.dtype != torch.float32:
-            cast = torch.autocast(self.device.type, self.dtype)
-        with cast:
+        with self._cast():
             return self.unet(z_t, t, encoder_hidden_states=text).sample.float()
+
+    def _cast(self) -> AbstractContextManager:
+        single = self.dtype == torch.float32
+        return nullcontext() if single else torch.autocast(self.device.type, self.dtype)
 
     def target(self, z: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """Returns what `denoise` is trained to answer: the noise, or the velocity."""
@@ -156,7 +158,7 @@ def load_prior(
 
     Arguments:
         source: A folder in diffusers' layout, or a hub id; `mirrors` are tried after it, in order.
-        dtype: "auto" (bf16 on CUDA, fp32 elsewhere), "bf16" or "fp32".
+        dtype: "auto" (bf16 where the device computes in it, else fp32), "bf16" or "fp32".
         pullback: "encoder" or "decoder".
     Raises:
         UsageError: If the folder is not a prior.
@@ -164,15 +166,23 @@ def load_prior(
     """
     device = torch.device(device)
     folder, source, commit = _locate(source, mirrors, revision)
-    compute = torch.bfloat16 if dtype == "bf16" else torch.float32
-    if dtype == "auto" and device.type == "cuda":
-        compute = torch.bfloat16
+    half = _computes_bf16(device) if dtype == "auto" else dtype == "bf16"
+    compute = torch.bfloat16 if half else torch.float32
     try:
         return _read(folder, source, commit, device, compute, pullback)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UsageError(
             f"prior.path: {folder} cannot be read as a diffusers pipeline: {_first_line(error)}"
         ) from error
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    """Tells whether bf16 is the faster: on a GPU, and on processors with instructions for it."""
+    if device.type != "cpu":
+        return True
+    # Older torch cannot tell, and without such instructions bf16 is slower than float32.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _read(

@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> None:
     photos = photos_of(settings)
     vae = train_vae(photos, settings, work)
     encode_photos(vae, photos, work / "latents.npy", settings.seed + 1)
-    together.spawn(train_unet, settings.threads, work / "meeting", settings)
+    together.spawn(train_unet, settings.threads, work / "meeting", settings, vae)
     write_history(out)
 
 
@@ -166,13 +166,12 @@ def encode_batch(vae, photos: Photos, index: Tensor, seed: int) -> np.ndarray:
         return vae.encode(x).latent_dist.mean.half().numpy()
 
 
-def train_unet(settings: Settings) -> None:
+def train_unet(settings: Settings, vae) -> None:
     """Trains denoiser and text encoder on |v - v_phi(z_t, t, y)|^2, some captions dropped, in each
     of several processes, and writes their running average as a prior.
     """
     out = Path(settings.out)
     photos, first = photos_of(settings), together.rank() == 0
-    vae = train_vae(photos, settings, out / "work")
     latents = np.load(out / "work" / "latents.npy", mmap_mode="r")
     torch.manual_seed(settings.seed)
     tokenizer, scheduler = build_tokenizer(), build_scheduler()
