@@ -12,11 +12,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from splat_esd import cli
 from splat_esd.bench.machine import cores
 from splat_esd.errors import EnvironmentProblem, UsageError
+from splat_esd.export.pictures import take_pictures
+from splat_esd.export.ply import read_ply
 from splat_esd.overrides import ConfigError
 from splat_esd.paths import CONF
 from splat_esd.study import cell as cell_module
@@ -25,6 +29,7 @@ from splat_esd.study.cell import check, is_done
 from splat_esd.study.experiment import cells, find_file, load_experiment
 from splat_esd.study.launch import KILLED, launch, processes
 from splat_esd.study.run import main
+from splat_esd.study.sheet import SHEET
 from splat_esd.study.summary import summarise
 
 TINY = """\
@@ -395,3 +400,14 @@ def test_the_broken_pool_is_the_one_that_joblib_raises():
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     assert issubclass(TerminatedWorkerError, BrokenProcessPool)
+
+
+def test_one_picture_shows_every_asset_from_four_sides(finished):
+    with Image.open(finished[1] / SHEET) as sheet:
+        picture = np.asarray(sheet.convert("RGB"))
+    strips = []
+    for record in json.loads((finished[1] / "results.json").read_text())["cells"]:
+        gaussians = read_ply(finished[1] / record["folder"] / "splat.ply")
+        strips.append(np.hstack(take_pictures(gaussians, 4, size=96)[0].over_white().numpy()))
+    rows = [row.tobytes() for row in picture]
+    assert all(any(strip[48].tobytes() in row for row in rows) for strip in strips)

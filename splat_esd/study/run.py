@@ -15,6 +15,7 @@ from splat_esd.study.cell import check, is_done
 from splat_esd.study.experiment import Cell, Experiment, cells, find_file, load_experiment
 from splat_esd.study.launch import launch, processes
 from splat_esd.study.report import page
+from splat_esd.study.sheet import write_sheets
 from splat_esd.study.summary import Record, gather, summarise
 
 _VERSIONS = ("splat-esd", "torch", "diffusers", "transformers", "peft", "gsplat")
@@ -79,8 +80,8 @@ def write_results(
     *,
     command: str,
 ) -> tuple[Path, list[Record]]:
-    """Writes results.json and report.html; returns the report's path and what is known of each
-    run.
+    """Writes results.json, sheets.png and report.html; returns the report's path and what is known
+    of each run.
     """
     records = gather(every, errors)
     results = {
@@ -94,6 +95,7 @@ def write_results(
     }
     experiment.out.mkdir(parents=True, exist_ok=True)
     write_text(experiment.out / "results.json", json.dumps(results, indent=1) + "\n")
+    write_sheets(records, experiment.out)
     report = experiment.out / "report.html"
     write_text(report, page(path, results, out=experiment.out))
     return report, records
