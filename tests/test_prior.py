@@ -74,6 +74,27 @@ def test_bf16_is_an_autocast_inside_and_float32_outside(tiny_sd):
     assert 0 < (a - b).abs().max() < 0.1
 
 
+@pytest.mark.parametrize(
+    ("has", "dtype"),
+    [({}, "float32"), ({"avx512_f": True}, "float32"), ({"avx512_bf16": True}, "bfloat16")],
+)
+def test_auto_is_bf16_only_where_the_processor_computes_in_it(tiny_sd, monkeypatch, has, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
+    prior = load(tiny_sd, "auto")
+    assert prior.dtype == prior.unet.dtype == getattr(torch, dtype)
+
+
+def test_the_decoders_pullback_in_bf16_is_that_of_float32_rounded(tiny_sd):
+    rgb, grads = torch.rand(2, 16, 16, 3, requires_grad=True), []
+    grad_z = torch.randn(2, 4, 8, 8)
+    for dtype in ("fp32", "bf16"):
+        prior = load_prior(str(tiny_sd), device="cpu", dtype=dtype, pullback="decoder")
+        loss = prior.surrogate(rgb, prior.encode_images(rgb), grad_z)
+        grads.append(torch.autograd.grad(loss, rgb)[0])
+    assert 0 < (grads[0] - grads[1]).norm() < 0.1 * grads[0].norm()
+    assert grads[1].dtype == torch.float32
+
+
 def test_nothing_of_the_prior_is_trainable(tiny_sd):
     prior = load(tiny_sd)
     modules = (prior.unet, prior.vae, prior.text_encoder)
