@@ -24,7 +24,7 @@ from splat_esd.zoo.palette import COLORS
 
 SIZE = 96  # pixels of the pictures it looks at
 BINS = 24  # of azimuth
-TELLS = 12.0  # degrees: with a larger median error in its exam, an object has no front
+TELLS = 8.0  # degrees: with a larger median error in its exam, an object has no front
 CLASSES: dict[str, tuple[str | None, ...]] = {
     "object": tuple(OBJECTS),
     "color": (None, *COLORS),
