@@ -363,8 +363,9 @@ def test_export_names_mistakes(overrides: list[str], expected: str):
 
 def test_what_a_prior_needs_comes_with_it_unless_asked_otherwise():
     zoo, sd = load("prior=zoo"), load("prior=sd21")
-    assert (zoo.perp_neg, zoo.total_steps, zoo.prior.pullback) == (True, 500, "decoder")
+    assert (zoo.cfg_scale, zoo.total_steps, zoo.prior.pullback) == (1.5, 500, "decoder")
     assert (sd.perp_neg, sd.total_steps, sd.prior.pullback) == (False, 4000, "encoder")
     assert (zoo.lora_rank, sd.lora_rank, load("guidance.lora.rank=2").lora_rank) == (16, 4, 2)
-    assert not load("prior=zoo", "guidance.perp_neg.enabled=false").perp_neg
+    assert not zoo.perp_neg
+    assert load("prior=zoo", "guidance.perp_neg.enabled=true").perp_neg
     assert load("prior=sd21", "steps=7").total_steps == 7
