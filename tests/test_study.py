@@ -295,9 +295,9 @@ def test_cores_are_shared_among_processes(study):
     assert processes(load(arguments, "processes=null"), 1) == 1
 
 
-def record(method, lam, seed, free, information=1.0, prompt="a cat", right=True):
+def record(method, lam, seed, free, information=1.0, prompt="a cat", right=True, faces=3):
     evaluation = {
-        "janus": {"free": free, "faces": 1 if free else 3},
+        "janus": {"free": free, "faces": 1 if free else faces},
         "right": {"object": right, "color": True, "accessory": True},
         "inception": {"quality": 0.5, "variety": 0.5 + information, "information": information},
         "fidelity": {"psnr": 18.0 + seed, "ssim": 0.8},
@@ -316,13 +316,15 @@ def test_the_summary_counts_tests_and_finds_the_trend(study):
         study[0], "prompts=[a cat]", "seeds=10",
         "methods={sds: ['guidance=sds'], vsd: ['guidance=vsd'], esd: []}",
     )  # fmt: skip
-    records = [record("sds", None, s, False, 0.2) for s in range(10)]
+    records = [record("sds", None, s, False, 0.2, faces=s % 3) for s in range(10)]
     records += [record("vsd", 0.0, s, s < 3, 0.5 + 0.01 * s) for s in range(10)]
     records += [record("esd", 0.5, s, s < 9, 1.0 + 0.01 * s, right=s < 5) for s in range(9)]
     records.append(record("esd", 0.5, 9, False) | {"status": "failed", "evaluation": None})
     found = summarise(records, experiment)
     sds, vsd, esd = found["methods"]
     assert (sds["free"]["count"], vsd["free"]["count"], esd["free"]["count"]) == (0, 3, 9)
+    assert (sds["two_faced"]["count"], sds["faceless"]["count"]) == (6, 4)
+    assert (esd["two_faced"]["count"], esd["faceless"]["count"]) == (0, 0)
     assert (esd["done"], esd["failed"], esd["free"]["of"], esd["right"]["count"]) == (9, 1, 9, 5)
     assert sds["free"]["high"] == pytest.approx(0.2775, abs=1e-3)  # Wilson's 0 of 10
     assert vsd["means"]["information"]["mean"] == pytest.approx(0.545)

@@ -9,7 +9,7 @@ from typing import Any
 from splat_esd.metrics.statistics import CONFIDENCE
 from splat_esd.study.cell import CARD
 from splat_esd.study.charts import by_method, over_lambda
-from splat_esd.study.summary import METRICS, Record
+from splat_esd.study.summary import CALLED, METRICS, Record
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; background: #fff;
@@ -65,12 +65,13 @@ def _opening(results: Mapping[str, Any]) -> str:
 
 def _methods(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     metrics = [m for m in METRICS if any(row["means"][m] for row in rows)]
-    head = ["method", "runs", "free of Janus", "all right", *(METRICS[m][2] for m in metrics)]
+    head = ["method", "runs", "free of Janus", "two-faced", "faceless", "all right"]
+    head += [METRICS[m][2] for m in metrics]
     body = [
         [
             f"{escape(row['method'])}<br><small>{escape(' '.join(row['settings']))}</small>",
             f"{row['done']} of {row['runs']}",
-            _rate(row["free"]),
+            *(_rate(row[called]) for called in CALLED),
             _rate(row["right"]),
             *(_mean(row["means"][m]) for m in metrics),
             "-" if row["seconds"] is None else f"{row['seconds'] / 60:.1f}",
@@ -84,9 +85,10 @@ def _methods(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     meanings = "; ".join(f"<b>{METRICS[m][2]}</b> {METRICS[m][3]}" for m in metrics)
     yield (
         "<p><small><b>Free of Janus</b>: exactly one face, over no more than 180 degrees, in 24 "
-        "judged views; what looks alike from all sides counts as free. <b>All right</b>: seen from "
-        "the front it is what was asked for, in colour "
-        f"and with what it wears. {meanings}.</small></p>"
+        "judged views; what looks alike from all sides counts as free. <b>Two-faced</b>: more "
+        "than one face, or one over more than 180 degrees. <b>Faceless</b>: none from any side. "
+        "<b>All right</b>: seen from the front it is what was asked for, in colour and with what "
+        f"it wears. {meanings}.</small></p>"
     )
 
 

@@ -27,6 +27,12 @@ METRICS: dict[str, tuple[str | None, str, str, str]] = {
     "consistency": (None, "consistency", "neighbours", "mean SSIM of neighbouring views"),
     "clip": (None, "clip", "CLIP", "100 times the mean cosine of views and prompt"),
 }
+# What an asset can be called by its faces, of which just one holds: rates of a method's runs.
+CALLED = {
+    "free": lambda janus: janus["free"],
+    "two_faced": lambda janus: not janus["free"] and janus["faces"] > 0,
+    "faceless": lambda janus: not janus["free"] and janus["faces"] == 0,
+}
 TRENDS = ("free", "information", "psnr")
 
 
@@ -63,10 +69,10 @@ def _record(cell: Cell, error: str | None) -> Record:
 
 
 def number(record: Record, metric: str) -> float | None:
-    """Returns one number of a run, None where it cannot be had; `free` and `right` are 0 or 1."""
+    """Returns one number of a run, None where it cannot be had; CALLED and `right` are 0 or 1."""
     found = record["evaluation"] or {}
-    if metric == "free":
-        return None if found.get("janus") is None else float(found["janus"]["free"])
+    if metric in CALLED:
+        return None if found.get("janus") is None else float(CALLED[metric](found["janus"]))
     if metric == "right":
         return None if found.get("right") is None else float(all(found["right"].values()))
     section, key, _, _ = METRICS[metric]
@@ -108,7 +114,7 @@ def _method(records: Sequence[Record]) -> dict[str, Any]:
         "runs": len(records),
         "done": len(done),
         "failed": sum(record["status"] == "failed" for record in records),
-        "free": _rate(_numbers(done, "free")),
+        **{called: _rate(_numbers(done, called)) for called in CALLED},
         "right": _rate(_numbers(done, "right")),
         "means": {metric: _mean(_numbers(done, metric)) for metric in METRICS},
         "seconds": sum(seconds) / len(seconds) if seconds else None,
