@@ -19,7 +19,7 @@ from splat_esd.cameras import orbit_cameras
 from splat_esd.errors import EnvironmentProblem, UsageError
 from splat_esd.gaussians import Gaussians
 from splat_esd.geometry import SH_C0
-from splat_esd.rasterize import cpu, rasterize
+from splat_esd.rasterize import autograd, rasterize
 
 BACKGROUND = torch.tensor([[0.2, 0.5, 0.9], [1.0, 1.0, 1.0]])
 
@@ -332,10 +332,10 @@ def test_missing_kernels_name_the_way_out(monkeypatch):
     monkeypatch.delattr("splat_esd._kernels", raising=False)
     try:
         with pytest.raises(EnvironmentProblem, match="rasterizer=reference"):
-            importlib.reload(cpu)
+            importlib.reload(autograd)
     finally:
         monkeypatch.undo()
-        importlib.reload(cpu)
+        importlib.reload(autograd)
 
 
 def test_auto_draws_on_the_cpu_with_the_kernels():

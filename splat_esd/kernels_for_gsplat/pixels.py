@@ -6,7 +6,7 @@ from torch import Tensor
 
 from splat_esd.kernels_for_gsplat.inputs import refuse_all_but_float32
 from splat_esd.rasterize import cpu
-from splat_esd.rasterize.cpu import _kernels
+from splat_esd.rasterize.autograd import kernels
 
 TILE = 16  # pixels; the only size that the kernels draw
 
@@ -64,7 +64,7 @@ def rasterize_to_pixels_3dgs_fwd(
     image = torch.empty(cameras, height, width, channels)
     alpha = torch.empty(cameras, height, width, 1)
     ends = torch.tensor([len(flatten_ids)])
-    plan = _kernels.rasterize(
+    plan = kernels.rasterize(
         *_flat_splats(means2d, conics, colors, opacities),
         None if backgrounds is None else backgrounds.reshape(cameras, channels).contiguous(),
         None if masks is None else masks.reshape(-1).contiguous(),
@@ -98,7 +98,7 @@ def rasterize_to_pixels_3dgs_bwd(
     found = [torch.zeros_like(x) for x in splats]
     absolute = torch.zeros_like(found[0]) if absgrad else None
     image = last_ids.image
-    _kernels.blend_backward(
+    kernels.blend_backward(
         *last_ids.plan, splats[1], splats[2], splats[3], image,
         render_alphas.float().reshape(*image.shape[:-1], 1).contiguous(), None,
         v_colors.reshape(image.shape).contiguous(),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from splat_esd.kernels_for_gsplat.inputs import refuse_all_but_float32
 from splat_esd.rasterize import cpu
-from splat_esd.rasterize.cpu import _kernels
+from splat_esd.rasterize.autograd import kernels
 
 PINHOLE, ORTHO, FISHEYE, FTHETA = "pinhole", "ortho", "fisheye", "ftheta"  # camera models
 
@@ -47,7 +47,7 @@ def projection_ewa_3dgs_fused_bwd(
     compensations, v_means2d, v_depths, v_conics, v_compensations, viewmats_requires_grad,
 ):  # fmt: skip
     """Back from images to Gaussians and cameras: means, covars, quats, scales, viewmats."""
-    view = _kernels.View(width, height, 0.0, float("inf"), eps2d, v_compensations is not None, 0.0)
+    view = kernels.View(width, height, 0.0, float("inf"), eps2d, v_compensations is not None, 0.0)
     batch = means.shape[:-2]
     # With opacities of 1, what is dimmed is the compensation itself.
     inputs = (means, quats, scales, covars, means.new_ones(means.shape[:-1]), None, viewmats, Ks)
@@ -57,8 +57,8 @@ def projection_ewa_3dgs_fused_bwd(
         gradients = [None if x is None else torch.empty_like(x) for x in scene[:7]]
         if not viewmats_requires_grad:
             gradients[6] = None
-        _kernels.project_backward(
-            _kernels.Parameters(*scene[:8]), view, *scene[8:], None, *gradients,
+        kernels.project_backward(
+            kernels.Parameters(*scene[:8]), view, *scene[8:], None, *gradients,
             torch.get_num_threads(),
         )  # fmt: skip
         v_means, v_quats, v_scales, v_covars, _, _, v_viewmats = gradients

@@ -7,7 +7,7 @@ from torch import Tensor
 from splat_esd.densify import compute_relocation
 from splat_esd.geometry import quat_to_rotmat
 from splat_esd.kernels_for_gsplat.inputs import refuse_all_but_float32
-from splat_esd.rasterize.cpu import _kernels
+from splat_esd.rasterize.autograd import kernels
 
 _TRIANGLE = ([0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2])
 
@@ -19,7 +19,7 @@ def spherical_harmonics_fwd(degree, dirs, coeffs, masks):
         raise NotImplementedError(f"degree {degree}: only degrees 0 to 3 are there.")
     refuse_all_but_float32(dirs=dirs, coeffs=coeffs)
     colors = torch.empty(dirs.shape)
-    _kernels.spherical_harmonics(
+    kernels.spherical_harmonics(
         degree, *_flat_harmonics(dirs, coeffs, masks), colors.view(-1, 3), torch.get_num_threads()
     )
     return colors
@@ -30,7 +30,7 @@ def spherical_harmonics_bwd(num_bases, degree, dirs, coeffs, masks, v_colors, co
     """Back from colours to coefficients and directions."""
     v_coeffs = torch.zeros(coeffs.shape)
     v_dirs = torch.empty(dirs.shape) if compute_v_dirs else None
-    _kernels.spherical_harmonics_backward(
+    kernels.spherical_harmonics_backward(
         degree,
         *_flat_harmonics(dirs, coeffs, masks),
         v_colors.reshape(-1, 3).contiguous(),

@@ -1,0 +1,167 @@
+"""The C++ kernels as functions of autograd.
+
+What a backward pass needs is kept in tensors that it only reads: it may run twice, never, or not be
+wanted at all.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from splat_esd.errors import EnvironmentProblem
+
+try:
+    from splat_esd import _kernels as kernels
+except ImportError as error:
+    raise EnvironmentProblem(
+        f"the C++ kernels of splat-esd cannot be loaded ({error}); install the package with "
+        "`pip install .` where a C++17 compiler is at hand, or use rasterizer=reference."
+    ) from error
+
+_LARGE = 2**16  # numbers
+
+
+def instruction_set() -> str:
+    """Names the instructions that the kernels use here: avx512, avx2 or portable.
+
+    The best that the processor has, unless the environment variable SPLAT_ESD_ISA names another.
+
+    Raises:
+        EnvironmentProblem: If that one is unknown or this processor lacks it.
+    """
+    try:
+        return kernels.instruction_set()
+    except RuntimeError as error:
+        raise EnvironmentProblem(str(error)) from error
+
+
+class Harmonics(torch.autograd.Function):
+    """Colours from directions."""
+
+    @staticmethod
+    def forward(ctx: Any, degree, directions, sh):
+        ctx.degree = degree
+        ctx.save_for_backward(dense(directions), dense(sh))
+        colors = torch.empty_like(directions, memory_format=torch.contiguous_format)
+        kernels.spherical_harmonics(degree, *ctx.to_save, None, colors, torch.get_num_threads())
+        return colors
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v_colors):
+        directions, sh = ctx.saved_tensors
+        v_directions, v_sh = torch.empty_like(directions), torch.zeros_like(sh)
+        kernels.spherical_harmonics_backward(
+            ctx.degree, directions, sh, None, dense(v_colors), v_sh, v_directions,
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return None, v_directions, v_sh
+
+
+class Project(torch.autograd.Function):
+    """Gaussians to ellipses on image planes."""
+
+    @staticmethod
+    def forward(ctx: Any, means, quats, scales, covars, opacities, sh, viewmats, Ks, view):
+        inputs = [dense(x) for x in (means, quats, scales, covars, opacities, sh, viewmats, Ks)]
+        cameras, n = len(viewmats), len(means)
+        shapes = {
+            "means2d": (2,), "depths": (), "conics": (3,), "opacities": (), "colors": (3,),
+            "factors": (4,),
+        }  # fmt: skip
+        if sh is None:
+            shapes["colors"] = None
+        outputs = [
+            None if shape is None else _empty(cameras, n, *shape) for shape in shapes.values()
+        ]
+        radii = torch.empty(cameras, n, 2, dtype=torch.int32)
+        ctx.view = (
+            view.width, view.height, view.near_plane, view.far_plane, view.eps2d, view.antialiased,
+            view.radius_clip,
+        )  # fmt: skip
+        kernels.project(
+            kernels.Parameters(*inputs),
+            kernels.View(*ctx.view),
+            *outputs,
+            radii,
+            torch.get_num_threads(),
+        )
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(outputs[-1], radii)
+        ctx.save_for_backward(*inputs, radii)
+        return *outputs, radii
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v_means2d, v_depths, v_conics, v_opacities, v_colors, *_):
+        *inputs, radii = ctx.saved_tensors
+        incoming = [dense(v) for v in (v_means2d, v_depths, v_conics, v_opacities, v_colors)]
+        gradients = [None if x is None else _empty(*x.shape) for x in inputs[:7]]
+        if not ctx.needs_input_grad[6]:
+            gradients[6] = None
+        kernels.project_backward(
+            kernels.Parameters(*inputs), kernels.View(*ctx.view), radii, *incoming, *gradients,
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return *gradients, None, None
+
+
+class Blend(torch.autograd.Function):
+    """Ellipses to images."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, means2d, depths, conics, opacities, colors, background, factors, radii, first,
+        size, absgrad,
+    ):  # fmt: skip
+        width, height = size
+        cameras, channels = len(first) - 1, colors.shape[-1]
+        picture = _empty(cameras, height, width, channels)
+        alpha = _empty(cameras, height, width, 1)
+        depth = _empty(cameras, height, width, 1) if channels == 3 else None
+        splats = [dense(x) for x in (means2d, depths, colors, factors, radii, first)]
+        plan = kernels.blend(
+            *splats, dense(background), picture, alpha, depth, torch.get_num_threads()
+        )
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(means2d, conics, opacities, colors, picture, alpha, depth, *plan)
+        ctx.absgrad = absgrad
+        return picture, alpha, depth
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v_picture, v_alpha, v_depth):
+        means2d, conics, opacities, colors, picture, alpha, depth, *plan = ctx.saved_tensors
+        v_means2d, v_conics, v_opacities, v_colors = (
+            _empty(*x.shape).zero_() for x in (means2d, conics, opacities, colors)
+        )
+        v_depths = None if depth is None else _empty(*opacities.shape).zero_()
+        absolute = torch.zeros_like(v_means2d) if ctx.absgrad else None
+        v_background = None
+        if ctx.needs_input_grad[5]:
+            v_background = means2d.new_empty(len(picture), picture.shape[-1])
+        kernels.blend_backward(
+            *plan,
+            *(dense(x) for x in (conics, colors, opacities, picture, alpha, depth)),
+            *(dense(v) for v in (v_picture, v_alpha, v_depth)),
+            v_means2d, v_conics, v_colors, v_opacities, v_depths, v_background, absolute,
+            torch.get_num_threads(),
+        )  # fmt: skip
+        if absolute is not None:
+            means2d.absgrad = absolute
+        return (
+            v_means2d, v_depths, v_conics, v_opacities, v_colors, v_background, *[None] * 5,
+        )  # fmt: skip
+
+
+def _empty(*shape: int) -> Tensor:
+    """Returns a tensor of undefined content; a large one in pages used before."""
+    return kernels.empty(shape) if math.prod(shape) > _LARGE else torch.empty(shape)
+
+
+def dense(tensor: Tensor | None) -> Tensor | None:
+    """Returns what the kernels can read: contiguous, and no longer part of a graph."""
+    return None if tensor is None else tensor.detach().contiguous()
