@@ -98,8 +98,8 @@ splat-esd study FILE_OR_NAME [KEY=VALUE...]
   splat-esd study mine.yaml processes=4
 
 Makes every prompt with every method and every seed, each in a folder of its own
-(OUT/PROMPT/METHOD/sSEED), evaluates them, and ends in OUT/report.html, OUT/sheets.png and
-OUT/results.json. What is there is not made again, what was stopped goes on, what fails stops
+(OUT/PROMPT/METHOD/sSEED), evaluates them, and ends in report.html, sheets.png, methods.svg and
+results.json in OUT. What is there is not made again, what was stopped goes on, what fails stops
 nothing else: give the same command again. What a run says is in its log.txt.
 
   prompts=[...]        what is made

@@ -11,6 +11,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from splat_esd.overrides import ConfigError
 from splat_esd.paths import CONF
 from splat_esd.study import cell as cell_module
 from splat_esd.study import launch as launch_module
+from splat_esd.study import run as run_module
 from splat_esd.study.cell import check, is_done
 from splat_esd.study.experiment import cells, find_file, load_experiment
 from splat_esd.study.launch import KILLED, launch, processes
@@ -335,6 +338,19 @@ def test_the_summary_counts_tests_and_finds_the_trend(study):
     assert [t["metric"] for t in found["trends"]] == ["free", "information", "psnr"]
     assert found["trends"][0]["low"] > 0  # 0.7 more of 19 runs
     assert found["trends"][0]["of"] == 19  # SDS has no lambda
+
+
+def test_the_figure_stands_alone_and_in_the_report(study, monkeypatch):
+    experiment = load(study[0], "prompts=[a cat]", "seeds=2")
+    records = [record("sds", None, s, False, 0.2) for s in range(2)]
+    records += [record("esd-0.5", 0.5, s, True) for s in range(2)]
+    monkeypatch.setattr(run_module, "gather", lambda *_: records)
+    monkeypatch.setattr(run_module, "write_sheets", lambda *_: None)
+    report, _ = run_module.write_results(Path(study[0][0]), experiment, [], {}, command="x")
+    figure = report.with_name("methods.svg").read_text()
+    assert figure in report.read_text()
+    names = "".join(ElementTree.fromstring(figure).itertext())
+    assert "esd-0.5" in names and "free of Janus" in names
 
 
 class Page(HTMLParser):

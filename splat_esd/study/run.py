@@ -6,12 +6,14 @@ import shlex
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from splat_esd import console
 from splat_esd.bench.machine import cores
 from splat_esd.errors import EnvironmentProblem, UsageError
 from splat_esd.run_folder import write_text
 from splat_esd.study.cell import check, is_done
+from splat_esd.study.charts import by_method
 from splat_esd.study.experiment import Cell, Experiment, cells, find_file, load_experiment
 from splat_esd.study.launch import launch, processes
 from splat_esd.study.report import page
@@ -80,8 +82,8 @@ def write_results(
     *,
     command: str,
 ) -> tuple[Path, list[Record]]:
-    """Writes results.json, sheets.png and report.html; returns the report's path and what is known
-    of each run.
+    """Writes results.json, methods.svg, sheets.png and report.html; returns the report's path and
+    what is known of each run.
     """
     records = gather(every, errors)
     results = {
@@ -94,11 +96,20 @@ def write_results(
         "cells": records,
     }
     experiment.out.mkdir(parents=True, exist_ok=True)
-    write_text(experiment.out / "results.json", json.dumps(results, indent=1) + "\n")
+    write_text(experiment.out / "results.json", _with_a_line_for_each_run(results))
+    chart = by_method(results["summary"]["methods"])
+    if chart is not None:
+        write_text(experiment.out / "methods.svg", chart)
     write_sheets(records, experiment.out)
     report = experiment.out / "report.html"
     write_text(report, page(path, results, out=experiment.out))
     return report, records
+
+
+def _with_a_line_for_each_run(results: Mapping[str, Any]) -> str:
+    head = json.dumps({k: v for k, v in results.items() if k != "cells"}, indent=1)
+    runs = ",\n".join(f"  {json.dumps(record)}" for record in results["cells"])
+    return head.removesuffix("\n}") + f',\n "cells": [\n{runs}\n ]\n}}\n'
 
 
 def _introduce(path: Path, experiment: Experiment, count: int, todo: int) -> None:
