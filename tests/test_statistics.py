@@ -29,6 +29,13 @@ def test_wilsons_interval_solves_the_score_equation():
         assert abs(7 / 23 - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / 23))
 
 
+def test_every_rate_lies_inside_its_interval():
+    for trials in range(1, 60):
+        for successes in range(trials + 1):
+            low, high = wilson(successes, trials)
+            assert 0 <= low <= successes / trials <= high <= 1
+
+
 def test_a_rate_of_nothing_is_refused():
     for given in ((0, 0), (3, 2), (-1, 2)):
         with pytest.raises(ValueError, match="successes <= trials"):

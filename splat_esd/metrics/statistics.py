@@ -27,7 +27,8 @@ def wilson(successes: int, trials: int, *, confidence: float = CONFIDENCE) -> tu
     middle = p + z * z / (2 * trials)
     reach = z * math.sqrt(p * (1 - p) / trials + (z / (2 * trials)) ** 2)
     scale = 1 + z * z / trials
-    return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)
+    # The rate lies inside; at 0 and 1 rounding would leave it a hair outside.
+    return min(p, max(0.0, (middle - reach) / scale)), max(p, min(1.0, (middle + reach) / scale))
 
 
 def bootstrap_mean(
