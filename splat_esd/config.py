@@ -118,6 +118,19 @@ class Config(FrozenSection):
         """Learning rate of phi: the guidance's own, else the prior's."""
         return self.guidance.lora.learning_rate or self.prior.lora_learning_rate
 
+    @property
+    def learning_rates(self) -> dict[str, tuple[float, float]]:
+        """Adam's rates of the Gaussians at the start and end:  optim / sqrt(prior.steps_factor).
+
+        What noisy gradients move in n steps grows as rate * sqrt(n), so that n times as many steps
+        go as far.
+        """
+        slower = self.prior.steps_factor**-0.5
+        return {
+            name: (start * slower, end * slower)
+            for name, (start, end) in self.optim.model_dump().items()
+        }
+
     def to_yaml(self) -> str:
         """Returns the text of config.yaml; `from_yaml` reads back an equal object."""
         data = self.model_dump(mode="json", by_alias=True)

@@ -139,7 +139,7 @@ def train_step(run: Run, step: int) -> dict[str, float | int]:
     loss.backward()
     finite = _finite(run.gaussians.parameters().values()) and _fit_phi(run, z, cameras, generator)
     if finite:
-        set_learning_rates(run.optimizers, config.optim.model_dump(), step / config.total_steps)
+        set_learning_rates(run.optimizers, config.learning_rates, step / config.total_steps)
         for optimizer in run.optimizers.values():
             optimizer.step()  # theta
         stats = run.density.after_step(out, step, generator)

@@ -131,6 +131,11 @@ def test_quality_sets_steps_and_steps_outrank_it():
     assert load("quality=high", "steps=7").total_steps == 7
 
 
+def test_the_splats_rates_fall_as_the_root_of_the_priors_steps():
+    asked = ("optim.sh=[0.04,0.01]", "prior.steps_factor=16")
+    assert load(*asked).learning_rates["sh"] == pytest.approx((0.01, 0.0025))
+
+
 def test_the_guidance_scale_is_its_own_or_the_priors():
     assert load("prior=sd21").cfg_scale == 7.5
     assert load("prior=sd21", "guidance=sds").cfg_scale == 100
