@@ -9,6 +9,8 @@ from torch import Tensor
 
 from splat_esd.geometry import intrinsics, look_at, spherical
 
+FIRST_REACH = 0.25  # of the circle, about the front: what a prior calls a front view
+
 
 @dataclass(frozen=True, eq=False)
 class Cameras:
@@ -126,6 +128,7 @@ class CameraDistribution:
         batch_size: Cameras per batch, B.
         elevation, distance, fovy: (low, high), each drawn uniformly; angles in radians.
         width, height: Image size in pixels.
+        progressive_until: Share of the run while the azimuths spread out from the front.
     Raises:
         ValueError: If a range is empty or leaves what a camera can do.
     """
@@ -136,6 +139,7 @@ class CameraDistribution:
     fovy: tuple[float, float]
     width: int
     height: int
+    progressive_until: float = 0.0
 
     def __post_init__(self) -> None:
         half = math.pi / 2
@@ -143,23 +147,36 @@ class CameraDistribution:
         _check_range("cameras.distance", self.distance, 1e-6, math.inf, "positive")
         _check_range("cameras.fovy", self.fovy, 1e-6, math.pi - 1e-6, "radians in (0, pi)")
 
-    def sample(self, generator: torch.Generator) -> Cameras:
-        """Draws a batch; azimuth is stratified:  az_i = 2 pi ((i + u_i) / B + u)  mod 2 pi.
+    def sample(self, generator: torch.Generator, progress: float = 1.0) -> Cameras:
+        """Draws a batch; azimuth is stratified:  az_i = r wrap(2 pi ((i + u_i) / B + u)).
 
-        One offset u turns the whole circle of strata, so every camera alone is uniform.
+        One offset u turns the whole circle of strata, so every camera alone is uniform in
+        [-r pi, r pi], where the reach r grows from 1/4 to 1. A side view does not tell the left
+        from the right; seen before the front is settled, it may turn the body backwards.
+
+        Arguments:
+            progress: How much of the run is over, in [0, 1].
+        References:
+            `progressive_until` of threestudio's cameras (Guo et al., 2023).
         """
         count, device = self.batch_size, generator.device
         jitter = torch.rand(count, generator=generator, device=device)
         offset = torch.rand(1, generator=generator, device=device)
         strata = (torch.arange(count, device=device) + jitter) / count
+        around = torch.remainder(strata + offset + 0.5, 1) - 0.5  # of a turn, 0 at the front
         return orbit_cameras(
-            2 * math.pi * ((strata + offset) % 1),
+            2 * math.pi * (self._reach(progress) * around % 1),
             _uniform(self.elevation, count, generator),
             _uniform(self.distance, count, generator),
             _uniform(self.fovy, count, generator),
             width=self.width,
             height=self.height,
         )
+
+    def _reach(self, progress: float) -> float:
+        if progress >= self.progressive_until:
+            return 1.0
+        return FIRST_REACH + (1 - FIRST_REACH) * progress / self.progressive_until
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,7 @@ class CamerasConfig(FrozenSection):
     fovy: Annotated[
         tuple[Annotated[float, within("(0, 180)")], Annotated[float, within("(0, 180)")]], Rising
     ]
+    progressive_until: Unit
     background: BackgroundConfig
 
     @model_validator(mode="after")

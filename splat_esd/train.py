@@ -92,6 +92,7 @@ def make_run(config: Config, prior: Prior) -> Run:
             fovy=_radians(views.fovy),
             width=prior.image_size,
             height=prior.image_size,
+            progressive_until=views.progressive_until,
         ),
         background=BackgroundDistribution(
             views.background.color, views.background.random_probability
@@ -129,7 +130,7 @@ def train_step(run: Run, step: int) -> dict[str, float | int]:
     """
     config = run.config
     generator = step_generator(config.seed, step, run.device)
-    cameras = run.cameras.sample(generator)  # c ~ p(c)
+    cameras = run.cameras.sample(generator, step / config.total_steps)  # c ~ p(c)
     out = render(run, cameras, run.background.sample(len(cameras), generator))  # x = g(theta, c)
     z = run.prior.encode_images(out.rgb)  # z = E(x)
     grad_z = run.guidance.gradient(z.detach(), cameras, step, generator)

@@ -139,6 +139,15 @@ def test_the_offset_lets_every_camera_of_a_batch_see_every_side():
     torch.testing.assert_close(share, torch.full((4,), 0.25), atol=0.08, rtol=0)
 
 
+def test_views_spread_out_from_the_front_until_they_look_from_everywhere():
+    views = distribution(2000, progressive_until=0.4)
+    for progress, reach in [(0.0, 0.25), (0.2, 0.625), (0.4, 1.0), (1.0, 1.0)]:
+        azimuth = views.sample(torch.Generator().manual_seed(0), progress).azimuth
+        turn = torch.remainder(azimuth + math.pi, 2 * math.pi) - math.pi
+        share = torch.histc(turn, bins=8, min=-reach * math.pi, max=reach * math.pi) / 2000
+        torch.testing.assert_close(share, torch.full((8,), 0.125), atol=0.01, rtol=0)
+
+
 def test_elevation_distance_and_field_of_view_fill_their_ranges():
     cameras = distribution(2000).sample(torch.Generator().manual_seed(0))
     for values, (low, high) in [
