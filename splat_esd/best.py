@@ -13,7 +13,8 @@ from splat_esd.generate import generate
 from splat_esd.run_folder import finished_run, write_text
 
 RULES = {
-    "zoo": "free of Janus first, then most that is right, then IV - IQ, all by the zoo's judge",
+    "zoo": "free of Janus and not mirrored first, then most that is right, then IV - IQ, all by "
+    "the zoo's judge",
     "other": "IV - IQ of the classifier + mean SSIM of neighbouring views",
 }
 
@@ -58,7 +59,7 @@ def _rank(folders: list[Path], config: Config) -> Path:
     ranking["runs"] = [_told(folder, reports[folder]) for folder in order]
     write_text(folders[0].parent / "ranking.json", json.dumps(ranking, indent=2) + "\n")
     rows = [[f.name, *(f"{value:.3g}" for value in score(reports[f]))] for f in order]
-    columns = ["free", "right", "IV-IQ"] if rule == "zoo" else ["IV-IQ + SSIM"]
+    columns = ["one face in order", "right", "IV-IQ"] if rule == "zoo" else ["IV-IQ + SSIM"]
     console.table(f"Best first: {RULES[rule]}", ["run", *columns], rows)
     console.note(f"the best: {order[0]}")
     return order[0]
@@ -70,7 +71,8 @@ def score(report: Mapping) -> list[float]:
     if report["janus"] is None:
         return [information + report["consistency"]]
     right = sum(report["right"].values()) / len(report["right"])
-    return [float(report["janus"]["free"]), right, information]
+    janus = report["janus"]
+    return [float(janus["free"] and not janus["mirrored"]), right, information]
 
 
 def _told(folder: Path, report: Mapping) -> dict:

@@ -32,7 +32,7 @@ MISSING = {
     "classifier=FOLDER of an image classifier in transformers' layout",
     "clip": "the CLIP score needs clip=FOLDER of a CLIP in transformers' layout",
 }
-_COLUMNS = "run free faces arc right IQ IV IV-IQ PSNR SSIM CLIP".split()
+_COLUMNS = "run free faces arc mirrored right IQ IV IV-IQ PSNR SSIM CLIP".split()
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -109,6 +109,7 @@ def evaluate(gaussians: Gaussians, composition: Composition | None) -> dict:
             "free": found.free,
             "faces": found.count,
             "arc": found.arc,
+            "mirrored": found.mirrored,
             "front": found.front,
             "judged": found.judged,
         },
@@ -157,7 +158,8 @@ def _row(name: str, report: Mapping) -> list[str]:
     janus, scores, fidelity = (report[k] or {} for k in ("janus", "inception", "fidelity"))
     wrong = [respect for respect, fine in (report["right"] or {}).items() if not fine]
     verdict = "-" if report["right"] is None else ", ".join(f"not {w}" for w in wrong) or "all"
-    cells = [janus.get("free"), janus.get("faces"), janus.get("arc"), verdict]
+    cells = [janus.get("free"), janus.get("faces"), janus.get("arc")]
+    cells += [janus.get("mirrored"), verdict]
     cells += [scores.get(k) for k in ("quality", "variety", "information")]
     cells += [fidelity.get("psnr"), fidelity.get("ssim"), report["clip"]]
     return [name, *map(_cell, cells)]

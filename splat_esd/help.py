@@ -79,6 +79,8 @@ Renders 24 views around each run's splat, prints a table and writes evaluation.j
 
   free, faces, arc    Janus: a face is two or more neighbouring views judged to be taken within 60
                       degrees of the front; free means exactly one, over at most 180 degrees
+  mirrored            the sides come in the wrong order: the body stands backwards, and its face is
+                      painted on its back
   right               what the views from the front show of what was asked for
   IQ, IV, IV-IQ       inception quality (lower is sharper), variety (higher is more varied), and
                       what view and class tell of each other, in nats

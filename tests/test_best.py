@@ -10,21 +10,22 @@ QUICK = ["prompt=a corgi", "prior=zoo", "steps=2", "init.count=200", "cameras.ba
          "export.frames=2", "export.formats=[ply]"]  # fmt: skip
 
 
-def report(*, free=True, right=3, information=1.0):
+def report(*, free=True, mirrored=False, right=3, information=1.0):
     names = ["object", "color", "accessory"]
     return {
-        "janus": {"free": free},
+        "janus": {"free": free, "mirrored": mirrored},
         "right": {name: i < right for i, name in enumerate(names)},
         "inception": {"information": information},
         "consistency": 0.8,
     }
 
 
-def test_one_face_comes_before_what_is_right_and_that_before_variety():
+def test_one_face_and_sides_in_order_come_before_what_is_right_and_that_before_variety():
     order = [
         report(),
         report(information=0.5),
         report(right=2, information=3.0),
+        report(mirrored=True, information=3.2),
         report(free=False, information=3.1),
     ]
     assert sorted(order, key=score, reverse=True) == order

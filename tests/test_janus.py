@@ -53,6 +53,18 @@ def test_what_has_no_front_cannot_be_janus():
     assert count_faces(torch.zeros(AROUND), SHARP, has_front=False).free
 
 
+@pytest.mark.parametrize("turn", range(0, AROUND, 5))
+def test_sides_in_the_wrong_order_are_mirrored_wherever_the_asset_faces(turn):
+    assert count_faces(-TRUE.roll(turn), SHARP).mirrored
+    assert not count_faces(TRUE.roll(turn), SHARP).mirrored
+    assert not count_faces(-TRUE, SHARP, has_front=False).mirrored
+
+
+def test_views_the_judge_is_unsure_of_do_not_say_which_way_the_body_stands():
+    sure = torch.where(torch.arange(AROUND) < 8, 1.0, 0.1)
+    assert not count_faces(torch.where(sure > 0.5, TRUE, -TRUE), sure).mirrored
+
+
 def test_one_doubtful_view_neither_splits_a_face_nor_makes_one():
     doubt, stray = SHARP.clone(), TRUE.clone()
     doubt[1] = 0.1

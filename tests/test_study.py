@@ -300,7 +300,7 @@ def test_cores_are_shared_among_processes(study):
 
 def record(method, lam, seed, free, information=1.0, prompt="a cat", right=True, faces=3):
     evaluation = {
-        "janus": {"free": free, "faces": 1 if free else faces},
+        "janus": {"free": free, "faces": 1 if free else faces, "mirrored": seed < 2},
         "right": {"object": right, "color": True, "accessory": True},
         "inception": {"quality": 0.5, "variety": 0.5 + information, "information": information},
         "fidelity": {"psnr": 18.0 + seed, "ssim": 0.8},
@@ -328,6 +328,7 @@ def test_the_summary_counts_tests_and_finds_the_trend(study):
     assert (sds["free"]["count"], vsd["free"]["count"], esd["free"]["count"]) == (0, 3, 9)
     assert (sds["two_faced"]["count"], sds["faceless"]["count"]) == (6, 4)
     assert (esd["two_faced"]["count"], esd["faceless"]["count"]) == (0, 0)
+    assert (sds["mirrored"]["count"], esd["mirrored"]["of"]) == (2, 9)
     assert (esd["done"], esd["failed"], esd["free"]["of"], esd["right"]["count"]) == (9, 1, 9, 5)
     assert sds["free"]["high"] == pytest.approx(0.2775, abs=1e-3)  # Wilson's 0 of 10
     assert vsd["means"]["information"]["mean"] == pytest.approx(0.545)

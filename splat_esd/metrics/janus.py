@@ -16,13 +16,15 @@ WIDEST = 180.0  # degrees over which one face may show
 @dataclass(frozen=True)
 class Faces:
     """What was counted: `free` of Janus or not, how many faces, over how many degrees the widest
-    shows, the index of the view in its middle (of all views if none shows a face), and the judged
-    azimuth of each view in degrees, None where the judge is not sure.
+    shows, whether the sides come in mirrored order, the index of the view in the middle of the
+    widest face (of all views if none shows a face), and the judged azimuth of each view in
+    degrees, None where the judge is not sure.
     """
 
     free: bool
     count: int
     arc: float
+    mirrored: bool
     front: int
     judged: list[float | None]
 
@@ -42,12 +44,13 @@ def count_faces(
         has_front: False for what looks alike from all sides: it has no face to count and is free.
     """
     sure = sharpness >= SURE
+    places = 2 * math.pi * torch.arange(len(azimuth)) / len(azimuth)
     judged = [
         round(math.degrees(a), 1) if s else None
         for a, s in zip(azimuth.tolist(), sure.tolist(), strict=True)
     ]
     if not has_front:
-        return Faces(free=True, count=0, arc=0.0, front=0, judged=judged)
+        return Faces(free=True, count=0, arc=0.0, mirrored=False, front=0, judged=judged)
     turn = torch.remainder(azimuth + math.pi, 2 * math.pi).sub(math.pi).abs()
     runs = _runs(_bridged(sure & (turn < FACING)))
     faces = [run for run in runs if len(run) > 1]
@@ -55,7 +58,18 @@ def count_faces(
     widest = max(faces, key=len, default=[int(turn.argmin())])
     arc = step * len(widest) if faces else 0.0
     free = len(faces) == 1 and arc <= WIDEST
-    return Faces(free, len(faces), arc, widest[len(widest) // 2], judged)
+    front = widest[len(widest) // 2]
+    return Faces(free, len(faces), arc, _mirrored(azimuth[sure], places[sure]), front, judged)
+
+
+def _mirrored(azimuth: Float[Tensor, " K"], places: Float[Tensor, " K"]) -> bool:
+    """Tells whether the judged azimuths a run against the places p of the cameras rather than
+    with them:  |sum exp i(a + p)| > |sum exp i(a - p)|.  Such a body stands backwards and has its
+    face painted on its back: one face, and still wrong.
+    """
+    with_them = torch.polar(torch.ones_like(azimuth), azimuth - places).sum().abs()
+    against = torch.polar(torch.ones_like(azimuth), azimuth + places).sum().abs()
+    return bool(against > with_them)
 
 
 def _bridged(shows: Bool[Tensor, " K"]) -> Bool[Tensor, " K"]:

@@ -65,8 +65,8 @@ def _opening(results: Mapping[str, Any]) -> str:
 
 def _methods(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     metrics = [m for m in METRICS if any(row["means"][m] for row in rows)]
-    head = ["method", "runs", "free of Janus", "two-faced", "faceless", "all right"]
-    head += [METRICS[m][2] for m in metrics]
+    head = ["method", "runs", "free of Janus", "two-faced", "faceless", "mirrored"]
+    head += ["all right", *(METRICS[m][2] for m in metrics)]
     body = [
         [
             f"{escape(row['method'])}<br><small>{escape(' '.join(row['settings']))}</small>",
@@ -87,6 +87,7 @@ def _methods(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
         "<p><small><b>Free of Janus</b>: exactly one face, over no more than 180 degrees, in 24 "
         "judged views; what looks alike from all sides counts as free. <b>Two-faced</b>: more "
         "than one face, or one over more than 180 degrees. <b>Faceless</b>: none from any side. "
+        "<b>Mirrored</b>: its sides come in the wrong order, as of a body that stands backwards. "
         "<b>All right</b>: seen from the front it is what was asked for, in colour and with what "
         f"it wears. {meanings}.</small></p>"
     )

@@ -27,11 +27,12 @@ METRICS: dict[str, tuple[str | None, str, str, str]] = {
     "consistency": (None, "consistency", "neighbours", "mean SSIM of neighbouring views"),
     "clip": (None, "clip", "CLIP", "100 times the mean cosine of views and prompt"),
 }
-# What an asset can be called by its faces, of which just one holds: rates of a method's runs.
+# What an asset can be called by its faces: one of the first three, and mirrored besides.
 CALLED = {
     "free": lambda janus: janus["free"],
     "two_faced": lambda janus: not janus["free"] and janus["faces"] > 0,
     "faceless": lambda janus: not janus["free"] and janus["faces"] == 0,
+    "mirrored": lambda janus: janus.get("mirrored"),  # unknown to evaluations of before
 }
 TRENDS = ("free", "information", "psnr")
 
@@ -72,7 +73,8 @@ def number(record: Record, metric: str) -> float | None:
     """Returns one number of a run, None where it cannot be had; CALLED and `right` are 0 or 1."""
     found = record["evaluation"] or {}
     if metric in CALLED:
-        return None if found.get("janus") is None else float(CALLED[metric](found["janus"]))
+        called = None if found.get("janus") is None else CALLED[metric](found["janus"])
+        return None if called is None else float(called)
     if metric == "right":
         return None if found.get("right") is None else float(all(found["right"].values()))
     section, key, _, _ = METRICS[metric]
