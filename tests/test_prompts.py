@@ -5,7 +5,7 @@ import torch
 
 from splat_esd.cameras import orbit_cameras
 from splat_esd.diffusion.prior import load_prior
-from splat_esd.diffusion.prompts import VIEWS, PromptBook, view_index
+from splat_esd.diffusion.prompts import VIEWS, PromptBook, view_index, view_weights
 
 
 def at(degrees, elevation=10.0):
@@ -27,6 +27,28 @@ def test_the_view_is_named_by_its_azimuth_whatever_the_turns(degrees, view):
 
 def test_a_view_from_high_above_is_overhead_from_every_side():
     assert {VIEWS[i] for i in view_index(at([0.0, 90.0, 180.0], elevation=70.0))} == {"overhead"}
+
+
+@pytest.mark.parametrize(
+    ("degrees", "front", "side", "back"),
+    [(0, 1, 0, 0), (45, 0.5, 0.5, 0), (-30, 2 / 3, 1 / 3, 0), (90, 0, 1, 0), (-135, 0, 0.5, 0.5),
+     (200, 0, 2 / 9, 7 / 9), (180, 0, 0, 1), (360, 1, 0, 0)],
+)  # fmt: skip
+def test_a_camera_is_shared_out_between_the_two_views_beside_it(degrees, front, side, back):
+    expected = torch.tensor([[front, side, back, 0.0]])
+    torch.testing.assert_close(view_weights(at([float(degrees)])), expected, atol=1e-6, rtol=0)
+
+
+def test_from_high_above_nothing_but_overhead_is_heard():
+    weights = view_weights(at([0.0, 70.0, 180.0], elevation=70.0))
+    torch.testing.assert_close(weights, torch.tensor([0.0, 0, 0, 1]).expand(3, -1))
+
+
+def test_halfway_to_the_side_the_prior_hears_both_views(tiny_sd):
+    prior = load_prior(str(tiny_sd), device="cpu", dtype="fp32")
+    book = PromptBook(prior, "a corgi", "", by_view=True)
+    both = prior.encode_text(["a corgi, front view", "a corgi, side view"]).mean(0, keepdim=True)
+    torch.testing.assert_close(book.embed(at([45.0])), both)
 
 
 def test_the_prior_hears_the_view_and_phi_the_plain_prompt(tiny_sd):

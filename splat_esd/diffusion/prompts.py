@@ -24,6 +24,16 @@ def view_index(cameras: Cameras) -> Int[Tensor, " B"]:
     return torch.where(cameras.elevation > _OVERHEAD, 3, view)
 
 
+def view_weights(cameras: Cameras) -> Float[Tensor, "B 4"]:
+    """Shares each camera out between VIEWS: w = max(0, 1 - |turn - place|), in quarter turns, of
+    front, side and back at the places 0, 1, 2; overhead takes all above 60 degrees of elevation."""
+    turn = torch.remainder(cameras.azimuth + math.pi, 2 * math.pi).sub(math.pi).abs()
+    places = torch.arange(3, device=turn.device)
+    around = (1 - (turn[:, None] / (math.pi / 2) - places).abs()).clamp(min=0)
+    above = (cameras.elevation > _OVERHEAD).to(around)[:, None]
+    return torch.cat([(1 - above) * around, above], dim=1)
+
+
 class PromptBook:
     """Holds the embeddings of one prompt: plain, negative, and one for each view.
 
@@ -45,8 +55,15 @@ class PromptBook:
         self.views: Float[Tensor, "4 L D"] = embedded[2:]
 
     def embed(self, cameras: Cameras) -> Float[Tensor, "B L D"]:
-        """Returns the embedding of the prompt as seen by each camera."""
-        return self.views[view_index(cameras).to(self.views.device)]
+        """Returns the embedding of the prompt as seen by each camera, between those of the two
+        views beside it:  (1 - r) front + r side  at azimuth r pi / 2, and so on to the back.
+
+        A view halfway to the side that hears "side view" forgets on which side the front is.
+
+        References:
+            Perp-Neg (Armandpour et al., 2023): interpolated view prompts.
+        """
+        return torch.einsum("bv,vld->bld", view_weights(cameras).to(self.views), self.views)
 
     def opposed(self, cameras: Cameras) -> Float[Tensor, "B 2 L D"]:
         """Returns, for Perp-Neg, the two views that each camera's image must not look like."""
