@@ -122,7 +122,7 @@ def fibonacci_cameras(
 
 @dataclass(frozen=True)
 class CameraDistribution:
-    """The distribution p(c) of training cameras: every batch looks from all sides.
+    """The distribution p(c) of training cameras: a batch looks from all sides, once they are open.
 
     Arguments:
         batch_size: Cameras per batch, B.
@@ -181,7 +181,7 @@ class CameraDistribution:
 
 @dataclass(frozen=True)
 class BackgroundDistribution:
-    """What lies behind the object: one fixed colour, or now and then a random one.
+    """What lies behind the object: one fixed colour, or a random one.
 
     Random colours keep the splats from painting the background themselves.
 

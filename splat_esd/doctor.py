@@ -54,8 +54,8 @@ def recommend(fine: dict[str, bool]) -> tuple[bool, str]:
     if not fine["prior zoo"]:
         return False, "No prior is here: install the package again, or set prior.path=FOLDER."
     if on_gpu:
-        more = "any other words: add prior=sd21, which fetches 5 GB once"
-        return True, f'Start with:  splat-esd prompt="a corgi"    ({more})'
+        more = "any other words: prior=sd21, which fetches 5 GB once"
+        return True, f'Start with:  splat-esd prompt="a corgi" prior=zoo    ({more})'
     if fine["C++ kernels"]:
         return True, 'Start with:  splat-esd prompt="a corgi"'
     slow = 'splat-esd prompt="a corgi" rasterizer=reference export.formats=[ply,viewer]'

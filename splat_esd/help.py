@@ -24,7 +24,7 @@ Settings are written KEY=VALUE. The ones to know:
   negative_prompt="..."    what to stay away from
   quality=normal           draft | normal | high
   seed=0                   another number, another splat; null picks one
-  seeds=4 keep=best        several, ranked; the best is named
+  seeds=4 keep=best        several, ranked; the best is named (sd priors: classifier=FOLDER)
   prior=auto               zoo (built in, toys, CPU) | sd21 | sd15 (Stable Diffusion, GPU)
   guidance=esd             esd | vsd | sds
   guidance.lambda=0.5      0 is vsd; more keeps the views apart (no face on every side)
@@ -57,6 +57,8 @@ splat-esd export from=RUN_OR_PLY [out=FOLDER] [formats=[ply,...]] [export.KEY=VA
   export.transparent=true  no background in turntable.webp and sheet.png
   mesh.faces=50000    triangles of the mesh, at most
   mesh.texture=1024   width and height of its texture, in pixels
+  mesh.watertight=true     closed for certain
+  mesh.sharpen=3      rounds of fitting the texture to pictures of the splat
 """
 
 VIEW = """\
@@ -78,7 +80,8 @@ splat-esd evaluate RUN... [classifier=FOLDER] [clip=FOLDER]
 Renders 24 views around each run's splat, prints a table and writes evaluation.json into the run.
 
   free, faces, arc    Janus: a face is two or more neighbouring views judged to be taken within 60
-                      degrees of the front; free means exactly one, over at most 180 degrees
+                      degrees of the front; free means exactly one, over at most 180 degrees, or
+                      an object that looks alike from all sides
   mirrored            the sides come in the wrong order: the body stands backwards, and its face is
                       painted on its back
   right               what the views from the front show of what was asked for
@@ -96,7 +99,7 @@ STUDY = """\
 splat-esd study FILE_OR_NAME [KEY=VALUE...]
 
   splat-esd study janus                      the file conf/experiment/janus.yaml
-  splat-esd study janus seeds=2 steps=50     a first look
+  splat-esd study janus seeds=2 steps=50 out=studies/look    a first look
   splat-esd study mine.yaml processes=4
 
 Makes every prompt with every method and every seed, each in a folder of its own
@@ -107,7 +110,8 @@ nothing else: give the same command again. What a run says is in its log.txt.
   prompts=[...]        what is made
   methods              in the file: a name, and the settings that set it apart
   seeds=8              how many, from 0 on; or a list
-  common               in the file: settings of all runs. All other KEY=VALUE are added to them
+  common               in the file: settings of all runs. All other KEY=VALUE are added to them;
+                       what a method sets itself wins
   out=FOLDER           studies/NAME if left out
   processes=null       runs at once; null: as many as cores and memory allow, one with a GPU
   launcher=joblib      processes of this machine; submitit: jobs of a Slurm cluster
@@ -120,8 +124,8 @@ TOY = """\
 splat-esd toy [KEY=VALUE...]
 
 SDS, VSD and ESD in two dimensions, where all scores are known: how much of a Gaussian's variance
-each keeps, and what the views around an object show whose prior prefers the front. Takes about a
-minute; writes toy.json and toy.png.
+each keeps, and what the views around an object show whose prior prefers the front. Takes about
+half a minute; writes toy.json and toy.png.
 
   out=toy             folder
   seed=0              of the noise
@@ -150,7 +154,7 @@ Takes about five minutes; leave the machine alone meanwhile.
 splat-esd bench mesh [RUN_OR_PLY ...] [KEY=VALUE...]
 
 Makes a mesh of every splat named and of three toys whose true surface is known; prints how like
-the splat each is, how far from the truth, and what it cost. About half a minute each.
+the splat each is, how far from the truth, and what it cost. About twenty seconds each.
 
   toys=false      leave out the toys
   mesh.KEY=VALUE  as for export
@@ -166,6 +170,13 @@ train: trains the small built-in prior again, from its toys.
 judge: trains the network that tells what a picture shows; metrics ask it, generation never does.
 exam: asks the judge about what the prior draws; report, contact sheet.
 The first two go on where they were stopped.
+
+  out=FOLDER          zoo-prior, judge or exam if left out
+  threads, seed
+  train: vae_minutes=90 unet_minutes=180 photos=40000 batch=48
+         front=0.7 sides=0.2    share of the photos taken from there; 0 and 0 for no bias
+  judge: minutes=40 photos=24000 batch=64 processes=1
+  exam:  prior=FOLDER captions=50 samples=8 steps=25 scale=3
 """
 
 HELP = {

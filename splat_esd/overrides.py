@@ -17,7 +17,7 @@ from splat_esd.paths import CONF
 
 TEXT_KEYS = ("prompt", "negative_prompt")
 EXPERIMENTS = CONF / "experiment"  # what `splat-esd study` runs; no choice of a run
-PATH_KEYS = ("out", "resume", "init.path", "prior.path", "from")
+PATH_KEYS = ("out", "resume", "init.path", "prior.path", "from", "classifier", "clip")
 
 
 class ConfigError(UsageError):

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -189,8 +189,3 @@ def _check_settings(experiment: Experiment, given: Sequence[str]) -> None:
             "name the prior (common: [prior=sd21]): where jobs run may be another machine, with "
             "another GPU, than the one that would choose."
         )
-
-
-def method_lambdas(all_cells: Sequence[Cell]) -> Mapping[str, float | None]:
-    """Returns lambda of each method; None for SDS."""
-    return {cell.method: cell.config.guidance.lam for cell in all_cells}
