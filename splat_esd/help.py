@@ -175,6 +175,7 @@ The first two go on where they were stopped.
   threads, seed
   train: vae_minutes=90 unet_minutes=180 photos=40000 batch=48
          front=0.7 sides=0.2    share of the photos taken from there; 0 and 0 for no bias
+         start=FOLDER           train this prior on; its autoencoder is kept
   judge: minutes=40 photos=24000 batch=64 processes=1
   exam:  prior=FOLDER captions=50 samples=8 steps=25 scale=3
 """

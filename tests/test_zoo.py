@@ -48,6 +48,23 @@ def test_training_stops_on_time_and_goes_on_where_it_stopped(tmp_path, monkeypat
         prior.check_words("a zebra")
 
 
+def test_training_from_a_prior_keeps_its_autoencoder_and_starts_at_its_weights(tmp_path):
+    folder = ASSETS / "zoo"
+    given = [f"out={tmp_path}", f"start={folder}", "photos=4", "batch=2", "threads=1"]
+    train.main([*given, "unet_minutes=0"])
+    vae, model = models.load_prior(tmp_path)
+    same_vae, same_model = models.load_prior(folder)
+    torch.testing.assert_close(vae.state_dict(), same_vae.state_dict(), atol=0, rtol=0)
+    torch.testing.assert_close(model.state_dict(), same_model.state_dict(), atol=0, rtol=0)
+    train.main([*given, "unet_minutes=0.03"])
+    moved = models.load_prior(tmp_path)[1].state_dict()
+    assert any(
+        not torch.equal(moved[name], value) for name, value in same_model.state_dict().items()
+    )
+    with pytest.raises(UsageError, match=r"here has no model_index.json; train a prior first"):
+        train.main([f"out={tmp_path / 'other'}", f"start={tmp_path / 'here'}"])
+
+
 def test_the_embedded_prior_is_small_and_loads_in_a_stock_pipeline():
     from diffusers import StableDiffusionPipeline
 

@@ -3,6 +3,7 @@
 import copy
 from pathlib import Path
 
+from splat_esd.errors import UsageError
 from splat_esd.zoo.captions import LENGTH, WORDS
 
 SIZE = 128
@@ -126,3 +127,20 @@ def save_prior(out: Path, vae, model, tokenizer, scheduler) -> None:
         requires_safety_checker=False,
     ).save_pretrained(out)
     (out / "vocabulary.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
+
+
+def load_prior(folder: Path):
+    """Reads the autoencoder, and denoiser and text encoder, of a prior that `save_prior` wrote, in
+    single precision.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    from diffusers import StableDiffusionPipeline
+    from torch.nn import ModuleDict
+
+    if not (folder / "model_index.json").is_file():
+        raise UsageError(f"{folder} has no model_index.json; train a prior first.")
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    model = ModuleDict({"unet": pipeline.unet, "text_encoder": pipeline.text_encoder})
+    return pipeline.vae.float().eval().requires_grad_(False), model.float()

@@ -20,6 +20,7 @@ from splat_esd.zoo.models import (
     build_tokenizer,
     build_unet,
     build_vae,
+    load_prior,
     save_prior,
 )
 from splat_esd.zoo.training import Clock, descend, load, log, read_settings, save
@@ -35,10 +36,12 @@ NOISE = 0.15  # at most, on half of the autoencoder's input: it must read unfini
 @dataclass(frozen=True)
 class Settings:
     """What `splat-esd zoo train` takes: folder, minutes for autoencoder and denoiser, photos and
-    what share of them shows front and sides, batch of the denoiser, threads, seed.
+    what share of them shows front and sides, batch of the denoiser, threads, seed; and the folder
+    of a prior to start from, whose autoencoder is kept.
     """
 
     out: str = "zoo-prior"
+    start: str = ""
     vae_minutes: float = 90.0
     unet_minutes: float = 180.0
     photos: int = 40000
@@ -56,8 +59,9 @@ def main(arguments: list[str]) -> None:
     out = Path(settings.out)
     work = out / "work"
     work.mkdir(parents=True, exist_ok=True)
+    started = load_prior(Path(settings.start))[0] if settings.start else None
     photos = photos_of(settings)
-    vae = train_vae(photos, settings, work)
+    vae = started or train_vae(photos, settings, work)
     encode_photos(vae, photos, work / "latents.npy", settings.seed + 1)
     together.spawn(train_unet, settings.threads, work / "meeting", settings, vae)
     write_history(out)
@@ -175,9 +179,10 @@ def train_unet(settings: Settings, vae) -> None:
     latents = np.load(out / "work" / "latents.npy", mmap_mode="r")
     torch.manual_seed(settings.seed)
     tokenizer, scheduler = build_tokenizer(), build_scheduler()
-    model = torch.nn.ModuleDict(
-        {"unet": build_unet(), "text_encoder": build_text_encoder(tokenizer)}
-    ).train()
+    parts = {"unet": build_unet(), "text_encoder": build_text_encoder(tokenizer)}
+    model = torch.nn.ModuleDict(parts).train()
+    if settings.start:
+        model.load_state_dict(load_prior(Path(settings.start))[1].state_dict())
     average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=_ema)
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=1e-3)
     state = {"model": model, "optimizer": optimizer, "average": average}
