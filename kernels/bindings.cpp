@@ -399,7 +399,7 @@ double fma_rate(double seconds) {
 
 NB_MODULE(_kernels, m) {
   using namespace splat;
-  m.doc() = "The CPU rasteriser of splat-esd; splat_esd.rasterize.cpu and kernels_for_gsplat are its doors.";
+  m.doc() = "The CPU rasteriser of splat-esd; splat_esd.rasterize.cpu and splat_esd.gsplat_cpu are its doors.";
   nb::class_<Parameters>(m, "Parameters")
       .def(nb::init<In<float>, Maybe<float>, Maybe<float>, Maybe<float>, In<float>, Maybe<float>,
                     In<float>, In<float>>(),

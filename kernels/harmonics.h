@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "sixteen.h"
+#include "lanes.h"
 
 namespace splat {
 namespace SPLAT_ISA {

@@ -15,7 +15,7 @@ from pathlib import Path
 import nanobind
 
 KERNELS = Path(__file__).resolve().parent
-TESTS = ["test_rasterize.py", "test_rasterize_gradients.py", "test_gsplat_compat.py"]
+TESTS = ["test_rasterize.py", "test_rasterize_gradients.py", "test_gsplat_cpu_rasterization.py"]
 ELSEWHERE = "not instruction_set and not missing_kernels"  # they start or load other kernels
 PROGRAM = """
 import importlib.util, sys

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from splat_esd.config.schema import DensityConfig
 from splat_esd.gaussians import Gaussians
 from splat_esd.geometry import quat_to_rotmat
 from splat_esd.rasterize import RenderOutput
-from splat_esd.settings import DensityConfig
 
 # gsplat's names for what is stored, which are those of the linear values.
 NAMES = {

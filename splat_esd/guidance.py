@@ -23,11 +23,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from splat_esd.cameras import Cameras
+from splat_esd.config.schema import GuidanceConfig
 from splat_esd.diffusion.lora import Phi, camera_vector
 from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.prompts import PromptBook
 from splat_esd.diffusion.schedule import sample_steps
-from splat_esd.settings import GuidanceConfig
 
 BUCKETS = 4  # of t, for the measured share of the entropic term
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from splat_esd.errors import UsageError
-from splat_esd.export.ply import has_splats, read_ply, read_ply_points
+from splat_esd.formats.ply import has_splats, read_ply, read_ply_points
 from splat_esd.gaussians import Gaussians
 from splat_esd.geometry import SH_C0
 

@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from splat_esd.export import replacing
+from splat_esd.formats.atomic import replacing
 
 COLORS = ("#1b6ca8", "#d1495b", "#3c8d53", "#e09f3e", "#6a4c93", "#4f5d75", "#00798c", "#8c5e58")
 GREY = "#8a8f98"

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from splat_esd.cameras import BackgroundDistribution, CameraDistribution
-from splat_esd.config import Config
+from splat_esd.config.load import Config
 from splat_esd.densify import Density
 from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.prompts import PromptBook

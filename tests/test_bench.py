@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from splat_esd import cli
 from splat_esd.bench import machine
 from splat_esd.bench.memory import memory_growth
 from splat_esd.bench.pairs import count_pairs
@@ -17,6 +16,7 @@ from splat_esd.bench.raster import read
 from splat_esd.bench.report import SCENES, TABLES, table_lines
 from splat_esd.bench.scenes import FILLED, OPACITIES, Scene, short
 from splat_esd.bench.timing import Job, alternate, summarise
+from splat_esd.cli import main as cli
 from splat_esd.rasterize import rasterize, reference
 
 ASSET = Path(__file__).parent.parent / "assets" / "bench-raster.json"

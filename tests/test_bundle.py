@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from test_turntable import film
 
+from splat_esd.config.schema import ExportConfig, MeshConfig
 from splat_esd.export.bundle import write_files
-from splat_esd.export.ply import read_ply
+from splat_esd.formats.ply import read_ply
 from splat_esd.initialize import ball
-from splat_esd.settings import ExportConfig, MeshConfig
 
 MESH = MeshConfig(faces=500, texture=64, watertight=True, sharpen=0)
 

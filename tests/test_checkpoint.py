@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from splat_esd.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from splat_esd.errors import UsageError
+from splat_esd.runs.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 
 STATE = {"a": torch.arange(5.0), "nested": {"b": torch.ones(2, 2), "n": 3}}
 

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from splat_esd import cli
-from splat_esd.config import Config, load_config
+from splat_esd.cli import main as cli
+from splat_esd.config.load import Config, load_config
 from splat_esd.errors import EnvironmentProblem, UsageError
 
 HEAVY = ("torch", "hydra", "omegaconf", "pydantic", "rich", "diffusers", "gsplat", "numpy")
@@ -27,7 +27,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """Stands in for the training: collects the configurations it is asked for."""
     asked: list[Config] = []
     stand_in = SimpleNamespace(generate=asked.append)
-    monkeypatch.setitem(sys.modules, "splat_esd.generate", stand_in)
+    monkeypatch.setitem(sys.modules, "splat_esd.runs.generate", stand_in)
     return asked
 
 
@@ -36,7 +36,7 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
         raise error
 
     stand_in = SimpleNamespace(generate=generate)
-    monkeypatch.setitem(sys.modules, "splat_esd.generate", stand_in)
+    monkeypatch.setitem(sys.modules, "splat_esd.runs.generate", stand_in)
     return cli.main(["prompt=a corgi", "prior=zoo"])
 
 
@@ -53,7 +53,7 @@ def test_help_answers_within_a_second_and_a_half(word: str):
 @pytest.mark.parametrize("arguments", [["--help"], ["export", "--help"], ["--version"]])
 def test_help_imports_nothing_heavy(arguments: list[str]):
     script = (
-        "import sys; from splat_esd.cli import main; "
+        "import sys; from splat_esd.cli.main import main; "
         f"main({arguments!r}); sys.exit(' '.join(set({HEAVY!r}) & set(sys.modules)))"
     )
     command = [sys.executable, "-c", script]
@@ -216,7 +216,7 @@ def test_an_old_terminal_still_gets_the_message():
     assert "\\u67ef" in done.stderr
 
 
-@pytest.mark.parametrize(("model", "module"), [("train", "train"), ("judge", "judge_train")])
+@pytest.mark.parametrize(("model", "module"), [("train", "prior.train"), ("judge", "judge.train")])
 def test_each_training_gets_its_own_arguments(
     model: str, module: str, monkeypatch: pytest.MonkeyPatch
 ):
@@ -233,7 +233,7 @@ def test_view_ends_with_ctrl_c_and_closes_the_page(
     closed: list[bool] = []
     page = SimpleNamespace(url="http://127.0.0.1:1", stop=lambda: closed.append(True))
     stand_in = SimpleNamespace(view=lambda path: page)
-    monkeypatch.setitem(sys.modules, "splat_esd.export.viewer", stand_in)
+    monkeypatch.setitem(sys.modules, "splat_esd.export.live_viewer", stand_in)
 
     def interrupted(event: object) -> None:
         raise KeyboardInterrupt

@@ -2,8 +2,8 @@ import pytest
 from test_page import told
 from test_ply import some
 
-from splat_esd import cli
-from splat_esd.export.ply import write_ply
+from splat_esd.cli import main as cli
+from splat_esd.formats.ply import write_ply
 
 
 def test_files_and_runs_stand_side_by_side_on_one_page(tmp_path, capsys):

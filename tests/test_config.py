@@ -7,8 +7,9 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from splat_esd import config as config_module
-from splat_esd.config import Config, ConfigError, load_config, load_export
+from splat_esd.config import load as config_module
+from splat_esd.config.load import Config, load_config, load_export
+from splat_esd.errors import ConfigError
 from splat_esd.paths import CONF
 
 CHOICES = sorted(

@@ -7,11 +7,11 @@ import pytest
 import torch
 from scenes import astype, random_gaussians, some_cameras
 
+from splat_esd.config.schema import DensityConfig
 from splat_esd.densify import NAMES, Density, compute_relocation, quat_scale_to_covar_preci
 from splat_esd.gaussians import Gaussians
 from splat_esd.optim import make_optimizers
 from splat_esd.rasterize import RenderOutput, rasterize
-from splat_esd.settings import DensityConfig
 
 N = 100
 DEFAULT = {
@@ -301,7 +301,7 @@ def test_no_strategy_does_nothing():
 def test_no_strategy_does_not_wait_for_gsplat():
     code = """
 import sys, torch
-from splat_esd.settings import DensityConfig
+from splat_esd.config.schema import DensityConfig
 from splat_esd.densify import Density
 config = dict(strategy="none", start=0, stop=1, every=1, cap=1, grow_quantile=1, grow_scale=1)
 Density(DensityConfig(**config, prune_opacity=0, prune_scale=1, noise=0), 1, None, {})

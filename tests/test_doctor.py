@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from splat_esd import doctor
-from splat_esd.config import load_config
+from splat_esd.cli import doctor
+from splat_esd.config.load import load_config
 
 ALL = dict.fromkeys(doctor._CHECKS, True)
 

@@ -5,20 +5,20 @@ import numpy as np
 import pytest
 import torch
 
-from splat_esd.cli import main
+from splat_esd.cli.main import main
 from splat_esd.errors import UsageError
-from splat_esd.evaluate import around, evaluate, evaluate_run
-from splat_esd.export.ply import write_ply
+from splat_esd.formats.ply import write_ply
 from splat_esd.gaussians import Gaussians
 from splat_esd.initialize import from_points
+from splat_esd.metrics.evaluate import around, evaluate, evaluate_run
 from splat_esd.metrics.fidelity import true_views
 from splat_esd.metrics.inception import inception_scores
 from splat_esd.metrics.judged import faces, look, variety
-from splat_esd.zoo.build import build
-from splat_esd.zoo.captions import Composition
-from splat_esd.zoo.judge import Judge
-from splat_esd.zoo.objects import OBJECTS
-from splat_esd.zoo.surface import surface
+from splat_esd.zoo.judge.network import Judge
+from splat_esd.zoo.world.captions import Composition
+from splat_esd.zoo.world.compose import build
+from splat_esd.zoo.world.objects import OBJECTS
+from splat_esd.zoo.world.surface import surface
 
 
 @pytest.fixture(scope="module")

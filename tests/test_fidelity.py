@@ -5,7 +5,7 @@ import torch
 
 from splat_esd.cameras import turntable
 from splat_esd.metrics.fidelity import aligned_fidelity, psnr, ssim, true_views
-from splat_esd.zoo.captions import Composition
+from splat_esd.zoo.world.captions import Composition
 
 
 def around(count, **changes):

@@ -3,7 +3,7 @@
 import pytest
 from foreign_programs import mascot, picture, shoot
 
-from splat_esd.export.viewer import Dials, TrainingView
+from splat_esd.export.live_viewer import Dials, TrainingView
 
 pytestmark = pytest.mark.foreign
 

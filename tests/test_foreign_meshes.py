@@ -6,8 +6,8 @@ import pytest
 import torch
 from foreign_programs import CAMERA, likeness, mascot, node, own_picture, picture, shoot
 
-from splat_esd.export.mesh import write_meshes
-from splat_esd.settings import MeshConfig
+from splat_esd.config.schema import MeshConfig
+from splat_esd.mesh.textured import write_meshes
 
 pytestmark = pytest.mark.foreign
 

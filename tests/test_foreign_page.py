@@ -7,7 +7,7 @@ import pytest
 from foreign_programs import CAMERA, SIZE, assert_alike, mascot, own_picture, picture, shoot
 
 from splat_esd.export.page import Frame, Result, with_final, write_page
-from splat_esd.export.spz import pack_spz
+from splat_esd.formats.spz import pack_spz
 from splat_esd.gaussians import Gaussians
 
 pytestmark = pytest.mark.foreign

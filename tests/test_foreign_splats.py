@@ -17,10 +17,10 @@ from foreign_programs import (
 )
 from plyfile import PlyData
 
-from splat_esd.export.antimatter import write_splat
-from splat_esd.export.gltf import write_gltf
-from splat_esd.export.ply import read_ply, write_ply
-from splat_esd.export.spz import write_spz
+from splat_esd.formats.gltf import write_gltf
+from splat_esd.formats.ply import read_ply, write_ply
+from splat_esd.formats.splat import write_splat
+from splat_esd.formats.spz import write_spz
 from splat_esd.gaussians import Gaussians
 from splat_esd.geometry import up_rotation
 

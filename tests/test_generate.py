@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from splat_esd import train
-from splat_esd.checkpoint import latest_checkpoint
-from splat_esd.config import load_config
+from splat_esd.config.load import load_config
 from splat_esd.errors import EnvironmentProblem, UsageError
-from splat_esd.export.ply import read_ply
-from splat_esd.generate import generate, open_prior
+from splat_esd.formats.ply import read_ply
+from splat_esd.runs.checkpoint import latest_checkpoint
+from splat_esd.runs.generate import generate, open_prior
 from splat_esd.train import make_run, run_state, train_step
 
 SMALL = (
@@ -38,7 +38,7 @@ def fresh_run(tmp_path, tiny_sd, *more):
 
 
 def command(*given):
-    program = "import sys; from splat_esd.cli import run; run()"
+    program = "import sys; from splat_esd.cli.main import run; run()"
     return [sys.executable, "-W", "ignore", "-c", program, *given]
 
 
@@ -140,13 +140,13 @@ def test_five_steps_a_stop_and_five_more_equal_ten(tmp_path, tiny_sd, monkeypatc
             raise KeyboardInterrupt
         return real(run, step)
 
-    monkeypatch.setattr("splat_esd.generate.train_step", stopped)
+    monkeypatch.setattr("splat_esd.runs.generate.train_step", stopped)
     with pytest.raises(KeyboardInterrupt):
         generate(small(tmp_path / "halves", tiny_sd))
     (halves,) = (tmp_path / "halves" / "a-corgi").iterdir()
     assert json.loads((halves / "run.json").read_text())["status"] == "interrupted"
     assert read_ply(halves / "splat.ply").means.isfinite().all()
-    monkeypatch.setattr("splat_esd.generate.train_step", real)
+    monkeypatch.setattr("splat_esd.runs.generate.train_step", real)
     assert generate(small(tmp_path / "halves", tiny_sd)) == halves
     assert (halves / "splat.ply").read_bytes() == (whole / "splat.ply").read_bytes()
     steps = [json.loads(x)["step"] for x in (halves / "metrics.jsonl").read_text().splitlines()]
@@ -174,12 +174,12 @@ def test_a_run_killed_without_warning_continues_to_the_same_bits(tmp_path, tiny_
 def test_resume_names_a_folder_instead_of_the_same_command(tmp_path, tiny_sd, monkeypatch):
     real = train_step
     monkeypatch.setattr(
-        "splat_esd.generate.train_step",
+        "splat_esd.runs.generate.train_step",
         lambda run, step: real(run, step) if step < 5 else (_ for _ in ()).throw(KeyboardInterrupt),
     )
     with pytest.raises(KeyboardInterrupt):
         generate(small(tmp_path, tiny_sd))
-    monkeypatch.setattr("splat_esd.generate.train_step", real)
+    monkeypatch.setattr("splat_esd.runs.generate.train_step", real)
     (folder,) = (tmp_path / "a-corgi").iterdir()
     assert generate(load_config([f"resume={folder}"])) == folder
     assert json.loads((folder / "run.json").read_text())["steps"] == 10
@@ -232,7 +232,7 @@ def test_a_full_disk_is_one_message_and_the_last_checkpoint_stays(tmp_path, tiny
     def full(folder, step, state):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("splat_esd.generate.save_checkpoint", full)
+    monkeypatch.setattr("splat_esd.runs.generate.save_checkpoint", full)
     with pytest.raises(
         EnvironmentProblem, match=r"No space left.*continue with: splat-esd resume="
     ):

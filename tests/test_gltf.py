@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_ply import some
 
-from splat_esd.export.gltf import write_gltf
+from splat_esd.formats.gltf import write_gltf
 from splat_esd.geometry import up_rotation
 
 PREFIX = "KHR_gaussian_splatting:"
@@ -78,7 +78,7 @@ def test_programs_without_the_extension_see_points_in_linear_color(tmp_path):
 
 
 def test_millions_of_splats_are_written_a_part_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr("splat_esd.export.upright._PART", 7)
+    monkeypatch.setattr("splat_esd.formats.orient._PART", 7)
     splats = some(50, degree=1)
     _, attributes = read(write_gltf(splats, tmp_path / "splat.glb"))
     turned = splats.rotate(up_rotation("y"))

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from splat_esd.cameras import orbit_cameras
+from splat_esd.config.schema import GuidanceConfig, LoraConfig, PerpNegConfig
 from splat_esd.diffusion.lora import Phi, camera_vector
 from splat_esd.diffusion.prior import Prior, load_prior
 from splat_esd.diffusion.prompts import PromptBook
 from splat_esd.diffusion.schedule import Schedule
 from splat_esd.guidance import ESD, SDS, make_guidance, perpendicular
-from splat_esd.settings import GuidanceConfig, LoraConfig, PerpNegConfig
 
 T = 1000
 BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, T, dtype=torch.float64) ** 2

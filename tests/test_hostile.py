@@ -9,8 +9,8 @@ from plyfile import PlyData
 from test_page import told
 from test_ply import MESH, assert_same, rewrite, some
 
-from splat_esd import cli
-from splat_esd.export.ply import read_ply, write_ply
+from splat_esd.cli import main as cli
+from splat_esd.formats.ply import read_ply, write_ply
 
 FORMATS = "formats=[ply,splat,spz,gltf,turntable,strip,sheet,viewer]"
 
@@ -89,7 +89,7 @@ def test_an_export_that_fails_half_way_leaves_the_old_file(tmp_path, capsys, mon
     before = {file.name: file.read_bytes() for file in out.iterdir()}
     write_ply(some(seed=1), path)
     monkeypatch.setattr(
-        "splat_esd.export.os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "full"))
+        "splat_esd.formats.atomic.os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "full"))
     )
     for form in ("gltf", "spz", "splat"):
         assert cli.main(["export", f"from={path}", f"out={out}", f"formats=[{form}]"]) == 3
@@ -99,10 +99,10 @@ def test_an_export_that_fails_half_way_leaves_the_old_file(tmp_path, capsys, mon
 MILLIONS = """
 import resource, sys
 import torch
-from splat_esd.export.antimatter import write_splat
-from splat_esd.export.gltf import write_gltf
-from splat_esd.export.ply import read_ply, write_ply
-from splat_esd.export.spz import write_spz
+from splat_esd.formats.splat import write_splat
+from splat_esd.formats.gltf import write_gltf
+from splat_esd.formats.ply import read_ply, write_ply
+from splat_esd.formats.spz import write_spz
 from splat_esd.gaussians import Gaussians
 
 torch.set_num_threads(1)

@@ -6,7 +6,7 @@ import torch
 from plyfile import PlyData, PlyElement
 
 from splat_esd.errors import UsageError
-from splat_esd.export.ply import write_ply
+from splat_esd.formats.ply import write_ply
 from splat_esd.gaussians import Gaussians
 from splat_esd.initialize import ball, from_ply, from_points, read_points
 

@@ -13,10 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from splat_esd import cli
+from splat_esd.cli import main as cli
+from splat_esd.config.schema import MeshConfig
 from splat_esd.errors import UsageError
-from splat_esd.export import mesh as module
-from splat_esd.export.mesh import (
+from splat_esd.formats.ply import write_ply
+from splat_esd.gaussians import Gaussians
+from splat_esd.initialize import from_points
+from splat_esd.mesh import textured as module
+from splat_esd.mesh.textured import (
     POOR,
     make_mesh,
     summary,
@@ -25,10 +29,6 @@ from splat_esd.export.mesh import (
     write_obj,
     write_stl,
 )
-from splat_esd.export.ply import write_ply
-from splat_esd.gaussians import Gaussians
-from splat_esd.initialize import from_points
-from splat_esd.settings import MeshConfig
 
 SMALL = MeshConfig(faces=800, texture=128, watertight=True, sharpen=1)
 
@@ -262,7 +262,7 @@ def test_a_splat_too_faint_to_see_gives_an_error_and_no_file(tmp_path: Path):
 
 def test_importing_the_exporter_does_not_import_what_is_slow():
     code = (
-        "import sys, splat_esd.export.mesh; "
+        "import sys, splat_esd.mesh.textured; "
         "sys.exit(any(m in sys.modules for m in ('trimesh', 'xatlas', 'skimage', 'scipy.ndimage')))"
     )
     with warnings.catch_warnings():

@@ -15,7 +15,7 @@ from splat_esd.export.page import (
     with_final,
     write_page,
 )
-from splat_esd.export.spz import pack_spz
+from splat_esd.formats.spz import pack_spz
 
 
 def told(path) -> dict:

@@ -7,7 +7,7 @@ import torch
 from plyfile import PlyData, PlyElement
 
 from splat_esd.errors import EnvironmentProblem, UsageError
-from splat_esd.export.ply import has_splats, read_ply, read_ply_points, write_ply
+from splat_esd.formats.ply import has_splats, read_ply, read_ply_points, write_ply
 from splat_esd.gaussians import Gaussians
 from splat_esd.geometry import sh_basis, up_rotation
 

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from splat_esd.config import load_config
+from splat_esd.config.load import load_config
 from splat_esd.errors import UsageError
-from splat_esd.run_folder import (
+from splat_esd.runs.folder import (
     append_metrics,
     open_run_folder,
     read_run,

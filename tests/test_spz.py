@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_ply import some
 
-from splat_esd.export.spz import pack_spz, write_spz
+from splat_esd.formats.spz import pack_spz, write_spz
 from splat_esd.geometry import up_rotation
 
 

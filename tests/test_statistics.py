@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from splat_esd.metrics.statistics import bootstrap_mean, fisher, holm, spearman, wilson
+from splat_esd.study.statistics import bootstrap_mean, fisher, holm, spearman, wilson
 
 
 @pytest.mark.parametrize(

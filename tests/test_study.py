@@ -18,12 +18,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from splat_esd import cli
 from splat_esd.bench.machine import cores
-from splat_esd.errors import EnvironmentProblem, UsageError
-from splat_esd.export.pictures import take_pictures
-from splat_esd.export.ply import read_ply
-from splat_esd.overrides import ConfigError
+from splat_esd.cli import main as cli
+from splat_esd.errors import ConfigError, EnvironmentProblem, UsageError
+from splat_esd.export.images import take_pictures
+from splat_esd.formats.ply import read_ply
 from splat_esd.paths import CONF
 from splat_esd.study import cell as cell_module
 from splat_esd.study import launch as launch_module
@@ -110,7 +109,7 @@ def test_the_same_command_makes_nothing_twice(finished, monkeypatch):
 
 def test_a_study_stopped_in_a_run_goes_on_to_the_same_bits(study, finished, monkeypatch):
     arguments, out = study
-    from splat_esd import generate as generate_module
+    from splat_esd.runs import generate as generate_module
 
     real, calls = generate_module.train_step, []
 

@@ -7,9 +7,9 @@ import torch
 from splat_esd.diffusion.prior import load_prior
 from splat_esd.errors import UsageError
 from splat_esd.paths import ASSETS
-from splat_esd.zoo import models, train
-from splat_esd.zoo.captions import LENGTH, WORDS
-from splat_esd.zoo.dataset import compose, take_photos
+from splat_esd.zoo.prior import models, train
+from splat_esd.zoo.prior.dataset import compose, take_photos
+from splat_esd.zoo.world.captions import LENGTH, WORDS
 
 
 def test_every_word_of_every_caption_is_one_token():

@@ -7,8 +7,8 @@ import pytest
 
 from splat_esd.diffusion.prompts import VIEWS
 from splat_esd.errors import UsageError
-from splat_esd.zoo.accessories import ACCESSORIES
-from splat_esd.zoo.captions import (
+from splat_esd.zoo.world.accessories import ACCESSORIES
+from splat_esd.zoo.world.captions import (
     HELD_OUT,
     LENGTH,
     WORDS,
@@ -19,8 +19,8 @@ from splat_esd.zoo.captions import (
     write,
     write_held_out,
 )
-from splat_esd.zoo.objects import OBJECTS
-from splat_esd.zoo.palette import COLORS
+from splat_esd.zoo.world.objects import OBJECTS
+from splat_esd.zoo.world.palette import COLORS
 
 NATURAL = (None, *COLORS)
 ALL = [

@@ -9,9 +9,8 @@ import torch
 from splat_esd.cameras import orbit_cameras
 from splat_esd.diffusion.prompts import VIEWS, view_index
 from splat_esd.errors import UsageError
-from splat_esd.zoo import dataset
-from splat_esd.zoo.captions import is_held_out, parse
-from splat_esd.zoo.dataset import (
+from splat_esd.zoo.prior import dataset
+from splat_esd.zoo.prior.dataset import (
     FROM_THE_FRONT,
     KINDS,
     NAMED,
@@ -22,7 +21,8 @@ from splat_esd.zoo.dataset import (
     plan,
     take_photos,
 )
-from splat_esd.zoo.objects import OBJECTS
+from splat_esd.zoo.world.captions import is_held_out, parse
+from splat_esd.zoo.world.objects import OBJECTS
 
 EVEN = Bias(front=0.0, sides=0.0, overhead=0.0)
 

@@ -2,8 +2,8 @@ import json
 
 from PIL import Image
 
-from splat_esd.zoo.captions import parse
-from splat_esd.zoo.history import CAPTIONS, write_history
+from splat_esd.zoo.prior.history import CAPTIONS, write_history
+from splat_esd.zoo.world.captions import parse
 
 
 def work_of(out, *, lines):

@@ -8,13 +8,13 @@ import torch
 
 from splat_esd.errors import UsageError
 from splat_esd.paths import ASSETS
-from splat_esd.zoo import judge_train
-from splat_esd.zoo.captions import Composition
-from splat_esd.zoo.dataset import take_photos
-from splat_esd.zoo.disturb import disturb
-from splat_esd.zoo.judge import BINS, CLASSES, Judge, build_network, circular_mean, labels
-from splat_esd.zoo.judge_train import AS_GENERATED, soft_bins
-from splat_esd.zoo.objects import OBJECTS
+from splat_esd.zoo.judge import train as judge_train
+from splat_esd.zoo.judge.augment import disturb
+from splat_esd.zoo.judge.network import BINS, CLASSES, Judge, build_network, circular_mean, labels
+from splat_esd.zoo.judge.train import AS_GENERATED, soft_bins
+from splat_esd.zoo.prior.dataset import take_photos
+from splat_esd.zoo.world.captions import Composition
+from splat_esd.zoo.world.objects import OBJECTS
 
 
 @pytest.fixture(scope="module")

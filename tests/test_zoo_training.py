@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from splat_esd.errors import UsageError
-from splat_esd.zoo import together, training
-from splat_esd.zoo.training import Clock, descend, load, log, read_settings, save
+from splat_esd.zoo.prior import distributed as together
+from splat_esd.zoo.prior import loop as training
+from splat_esd.zoo.prior.loop import Clock, descend, load, log, read_settings, save
 
 
 @dataclass(frozen=True)

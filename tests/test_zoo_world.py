@@ -10,16 +10,16 @@ import torch
 from PIL import Image
 
 from splat_esd.cameras import orbit_cameras
-from splat_esd.zoo.accessories import ACCESSORIES
-from splat_esd.zoo.build import RADIUS, build
-from splat_esd.zoo.captions import Composition
-from splat_esd.zoo.dataset import plan
-from splat_esd.zoo.gallery import SIDES, write_accessories, write_gallery
-from splat_esd.zoo.objects import OBJECTS
-from splat_esd.zoo.palette import COLORS
-from splat_esd.zoo.primitives import Part, ball, box, cone, dome, pair, ring, rod
-from splat_esd.zoo.render import render_parts
-from splat_esd.zoo.surface import mesh, surface
+from splat_esd.zoo.prior.dataset import plan
+from splat_esd.zoo.world.accessories import ACCESSORIES
+from splat_esd.zoo.world.captions import Composition
+from splat_esd.zoo.world.compose import RADIUS, build
+from splat_esd.zoo.world.gallery import SIDES, write_accessories, write_gallery
+from splat_esd.zoo.world.objects import OBJECTS
+from splat_esd.zoo.world.palette import COLORS
+from splat_esd.zoo.world.primitives import Part, ball, box, cone, dome, pair, ring, rod
+from splat_esd.zoo.world.render import render_parts
+from splat_esd.zoo.world.surface import mesh, surface
 
 SIZE = 64
 WHITE = (1.0, 1.0, 1.0)

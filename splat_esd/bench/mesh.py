@@ -18,10 +18,10 @@ from pydantic import BaseModel, ConfigDict
 
 from splat_esd import console
 from splat_esd.bench import machine
+from splat_esd.config.overrides import assign, compose, split_overrides
+from splat_esd.config.schema import Count, MeshConfig, UserPath
+from splat_esd.config.validation import validate
 from splat_esd.errors import UsageError
-from splat_esd.overrides import assign, compose, split_overrides
-from splat_esd.settings import Count, MeshConfig, UserPath
-from splat_esd.validation import validate
 
 TOYS = ("corgi", "robot", "teapot")  # with a known surface: round, angular, with a hole
 COLUMNS = (
@@ -136,9 +136,9 @@ def _apart(path: Path | None, name: str, asked: MeshBench) -> Row:
 def _measure(path: Path | None, name: str, asked: MeshBench) -> Row:
     import torch
 
-    from splat_esd.bench.truth import as_splat, distance_to_toy
-    from splat_esd.export.mesh import make_mesh, write_glb
-    from splat_esd.export.ply import read_ply
+    from splat_esd.bench.reference_shapes import as_splat, distance_to_toy
+    from splat_esd.formats.ply import read_ply
+    from splat_esd.mesh.textured import make_mesh, write_glb
 
     torch.set_num_threads(asked.threads)
     toy = as_splat(name) if path is None else None

@@ -15,10 +15,10 @@ from splat_esd.bench import machine
 from splat_esd.bench.plans import FULL, QUICK
 from splat_esd.bench.report import TABLES
 from splat_esd.bench.sections import ACCOUNTING, SECTIONS
+from splat_esd.config.overrides import split_overrides
+from splat_esd.config.schema import Count, UserPath
+from splat_esd.config.validation import validate
 from splat_esd.errors import UsageError
-from splat_esd.overrides import split_overrides
-from splat_esd.settings import Count, UserPath
-from splat_esd.validation import validate
 
 
 class RasterBench(BaseModel):

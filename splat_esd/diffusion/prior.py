@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from splat_esd.diffusion.schedule import Schedule
-from splat_esd.diffusion.words import check_words
+from splat_esd.diffusion.vocabulary import check_words
 from splat_esd.errors import EnvironmentProblem, UsageError
 
 PREDICTIONS = ("epsilon", "v_prediction")

@@ -3,17 +3,17 @@
 import math
 from pathlib import Path
 
-from splat_esd.export.antimatter import write_splat
-from splat_esd.export.gltf import write_gltf
-from splat_esd.export.mesh import WRITERS as MESH_WRITERS
-from splat_esd.export.mesh import write_meshes
+from splat_esd.config.schema import ExportConfig, MeshConfig
+from splat_esd.export.images import take_pictures
 from splat_esd.export.page import Result, viewing_distance, with_final, write_page
-from splat_esd.export.pictures import take_pictures
-from splat_esd.export.ply import write_ply
-from splat_esd.export.spz import write_spz
 from splat_esd.export.turntable import write_sheet, write_turntable
+from splat_esd.formats.gltf import write_gltf
+from splat_esd.formats.ply import write_ply
+from splat_esd.formats.splat import write_splat
+from splat_esd.formats.spz import write_spz
 from splat_esd.gaussians import Gaussians
-from splat_esd.settings import ExportConfig, MeshConfig
+from splat_esd.mesh.textured import WRITERS as MESH_WRITERS
+from splat_esd.mesh.textured import write_meshes
 
 SHEET_VIEWS = 8
 TURN_SECONDS = 4

@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from splat_esd.errors import EnvironmentProblem
-from splat_esd.export import replacing
+from splat_esd.formats.atomic import replacing
 
 _LABEL_HEIGHT = 22
 

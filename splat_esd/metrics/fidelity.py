@@ -6,9 +6,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from splat_esd.cameras import Cameras
-from splat_esd.zoo.build import build
-from splat_esd.zoo.captions import Composition
-from splat_esd.zoo.render import render_parts
+from splat_esd.zoo.world.captions import Composition
+from splat_esd.zoo.world.compose import build
+from splat_esd.zoo.world.render import render_parts
 
 
 def true_views(composition: Composition, cameras: Cameras) -> Float[Tensor, "B H W 3"]:

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from splat_esd.metrics.inception import inception_scores
 from splat_esd.metrics.janus import Faces, count_faces
-from splat_esd.zoo.captions import Composition
-from splat_esd.zoo.judge import CLASSES, Judge, Verdict, circular_mean
+from splat_esd.zoo.judge.network import CLASSES, Judge, Verdict, circular_mean
+from splat_esd.zoo.world.captions import Composition
 
 _GREYS = (1.0, 0.75, 0.4)  # backgrounds: what is white must be seen too
 _BESIDE = 1  # views on each side of the middle of the face that tell what is seen from the front

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import yaml
 
-from splat_esd.config import RESUMABLE
+from splat_esd.config.load import RESUMABLE
 from splat_esd.errors import SplatError, UsageError
-from splat_esd.evaluate import evaluate_run
-from splat_esd.export import replacing
-from splat_esd.export.pictures import take_pictures
-from splat_esd.export.ply import read_ply
-from splat_esd.generate import generate
-from splat_esd.run_folder import read_run, write_text
+from splat_esd.export.images import take_pictures
+from splat_esd.formats.atomic import replacing
+from splat_esd.formats.ply import read_ply
+from splat_esd.metrics.evaluate import evaluate_run
+from splat_esd.runs.folder import read_run, write_text
+from splat_esd.runs.generate import generate
 from splat_esd.study.experiment import Cell
 
 CARD = "card.webp"

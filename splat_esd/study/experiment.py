@@ -9,18 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from splat_esd.config import Config, load_config
-from splat_esd.errors import UsageError
-from splat_esd.overrides import (
-    EXPERIMENTS,
-    ConfigError,
-    compose_file,
-    did_you_mean,
-    split_overrides,
-)
-from splat_esd.run_folder import slug
-from splat_esd.settings import Count, UserPath
-from splat_esd.validation import validate
+from splat_esd.config.load import Config, load_config
+from splat_esd.config.overrides import EXPERIMENTS, compose_file, split_overrides
+from splat_esd.config.schema import Count, UserPath
+from splat_esd.config.validation import validate
+from splat_esd.errors import ConfigError, UsageError, did_you_mean
+from splat_esd.runs.folder import slug
 
 OWN = ("prompt", "seed", "seeds", "keep", "out", "resume", "viewer", "classifier")
 LAUNCHER_KEYS = ("cluster",)  # of `submitit`, beside those that are handed on

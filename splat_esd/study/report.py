@@ -6,9 +6,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from splat_esd.metrics.statistics import CONFIDENCE
 from splat_esd.study.cell import CARD
 from splat_esd.study.charts import by_method, over_lambda
+from splat_esd.study.statistics import CONFIDENCE
 from splat_esd.study.summary import CALLED, METRICS, Record
 
 _STYLE = """

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from splat_esd.export import replacing
-from splat_esd.export.pictures import take_pictures
-from splat_esd.export.ply import read_ply
+from splat_esd.export.images import take_pictures
+from splat_esd.formats.atomic import replacing
+from splat_esd.formats.ply import read_ply
 from splat_esd.study.summary import Record
 
 SHEET = "sheets.png"

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from splat_esd.metrics.statistics import bootstrap_mean, fisher, holm, spearman, wilson
-from splat_esd.run_folder import read_run
+from splat_esd.runs.folder import read_run
 from splat_esd.study.cell import is_done, is_made
 from splat_esd.study.experiment import Cell, Experiment
+from splat_esd.study.statistics import bootstrap_mean, fisher, holm, spearman, wilson
 
 Record = dict[str, Any]
 # Name of each number: its section and key in evaluation.json, how it is written, what it means.

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from splat_esd.export import replacing
-from splat_esd.export.spz import pack_spz
+from splat_esd.formats.atomic import replacing
+from splat_esd.formats.spz import pack_spz
 from splat_esd.gaussians import Gaussians
 
 FRAMES_MAX = 24  # of a timeline

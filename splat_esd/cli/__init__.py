@@ -1,0 +1,1 @@
+"""The command line: `main` dispatches, each command has its help."""

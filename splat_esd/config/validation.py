@@ -1,0 +1,81 @@
+"""Data held to a model: the same, checked and frozen, or one line for each thing that is wrong."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from splat_esd.errors import ConfigError, did_you_mean, nearest
+
+Section = TypeVar("Section", bound=BaseModel)
+
+
+def validate(model: type[Section], data: dict[str, Any], *, source: str = "") -> Section:
+    """Returns the checked section; `source` names the file in the messages.
+
+    Raises:
+        ConfigError: With one line for each thing that is wrong.
+    """
+    try:
+        return model.model_validate_json(json.dumps(data, default=str))
+    except ValidationError as error:
+        lines: dict[str, str] = {}
+        for problem in error.errors(include_url=False):
+            key = ".".join(part for part in problem["loc"] if isinstance(part, str))
+            lines.setdefault(key, _explain(model, key, problem))
+        prefix = f"{source}: " if source else ""
+        raise ConfigError("\n".join(prefix + line for line in lines.values())) from None
+
+
+_EXPECTED = {
+    "int": "an integer",
+    "float": "a number",
+    "finite": "a finite number",
+    "bool": "true or false",
+    "string": "text",
+    "path": "a path",
+    "tuple": "a list in brackets, as [1, 2]",
+    "model": "a section of keys",
+    "dict": "a section of keys",
+}
+
+
+def _explain(model: type[BaseModel], key: str, problem: Any) -> str:
+    """Returns pydantic's problem as one line that names the key and what was wanted."""
+    kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
+    if kind == "extra_forbidden":
+        return _unknown(model, key)
+    if kind == "value_error":
+        return f"{key} {context['error']}"
+    if kind == "missing" and isinstance(problem["loc"][-1], str):
+        return f"{key} is missing."
+    if kind in ("missing", "too_long", "too_short"):
+        return f"{key} has the wrong number of values."
+    if kind == "literal_error":
+        choices = [word.strip("'") for word in re.split(", | or ", context["expected"])]
+        hint = did_you_mean(str(value), choices, prefix=f"{key}=")
+        return f"{key} must be one of {', '.join(choices)}, got {value!r}{hint or '.'}"
+    expected = _EXPECTED[kind.split("_")[0]]
+    return f"{key} must be {expected}, got {value!r}."
+
+
+def _unknown(model: type[BaseModel], key: str) -> str:
+    """Returns the message for a key that is not there, with the nearest one that is."""
+    # A key is also known by its last part, so that `lamda` and `prior.lambda` find their way.
+    known = {name.split(".")[-1]: name for name in _keys(model)}
+    known |= {name: name for name in _keys(model)}
+    last = key.split(".")[-1]
+    near = last if last in known else nearest(key, known) or nearest(last, known)
+    hint = f"did you mean {known[near]}?" if near else "the keys stand in splat-esd --help."
+    return f"unknown key {key}; {hint}"
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yields every dotted key of a section, as it is written."""
+    for name, field in model.model_fields.items():
+        key = prefix + (field.alias or name)
+        yield key
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _keys(field.annotation, key + ".")

@@ -1,0 +1,142 @@
+"""gsplat's projection operators.
+
+Gaussians and cameras may come in batches of scenes; the kernels see one scene after another.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from splat_esd.gsplat_cpu.inputs import refuse_all_but_float32
+from splat_esd.rasterize import cpu
+from splat_esd.rasterize.autograd import kernels
+
+PINHOLE, ORTHO, FISHEYE, FTHETA = "pinhole", "ortho", "fisheye", "ftheta"  # camera models
+
+
+@torch.no_grad()
+def projection_ewa_3dgs_fused_fwd(
+    means, covars, quats, scales, opacities, viewmats, Ks, width, height, eps2d, near_plane,
+    far_plane, radius_clip, calc_compensations, camera_model,
+):  # fmt: skip
+    """Projects every Gaussian into every camera: radii, means2d, depths, conics, compensations."""
+    if camera_model != PINHOLE:
+        raise NotImplementedError(f"camera_model={camera_model!r}: only 'pinhole' is there.")
+    refuse_all_but_float32(
+        means=means, covars=covars, quats=quats, scales=scales, opacities=opacities,
+        viewmats=viewmats, Ks=Ks,
+    )  # fmt: skip
+    view = cpu.View(
+        width, height, near_plane, far_plane, eps2d, bool(calc_compensations), radius_clip
+    )
+    batch = means.shape[:-2]
+    opacities = means.new_ones(means.shape[:-1]) if opacities is None else opacities
+    inputs = (means, quats, scales, opacities, viewmats, Ks, covars)
+    found = []
+    for *scene, viewmats, Ks, covars in _scenes(batch, inputs):
+        splats = cpu.project(*scene, None, viewmats, Ks, view, covars=covars)
+        compensations = splats.opacities / scene[-1].clamp_min(torch.finfo(torch.float32).tiny)
+        found.append((splats.radii, splats.means2d, splats.depths, splats.conics, compensations))
+    return _batched(batch, found)
+
+
+@torch.no_grad()
+def projection_ewa_3dgs_fused_bwd(
+    means, covars, quats, scales, viewmats, Ks, width, height, eps2d, camera_model, radii, conics,
+    compensations, v_means2d, v_depths, v_conics, v_compensations, viewmats_requires_grad,
+):  # fmt: skip
+    """Back from images to Gaussians and cameras: means, covars, quats, scales, viewmats."""
+    view = kernels.View(width, height, 0.0, float("inf"), eps2d, v_compensations is not None, 0.0)
+    batch = means.shape[:-2]
+    # With opacities of 1, what is dimmed is the compensation itself.
+    inputs = (means, quats, scales, covars, means.new_ones(means.shape[:-1]), None, viewmats, Ks)
+    incoming = (radii, v_means2d, v_depths, v_conics, v_compensations)
+    found = []
+    for scene in _scenes(batch, (*inputs, *incoming)):
+        gradients = [None if x is None else torch.empty_like(x) for x in scene[:7]]
+        if not viewmats_requires_grad:
+            gradients[6] = None
+        kernels.project_backward(
+            kernels.Parameters(*scene[:8]), view, *scene[8:], None, *gradients,
+            torch.get_num_threads(),
+        )  # fmt: skip
+        v_means, v_quats, v_scales, v_covars, _, _, v_viewmats = gradients
+        found.append((v_means, v_covars, v_quats, v_scales, v_viewmats))
+    return _batched(batch, found)
+
+
+@torch.no_grad()
+def projection_ewa_3dgs_packed_fwd(*arguments):
+    """The same for visible couples only: indptr, batch, camera and Gaussian ids before the rest."""
+    found = projection_ewa_3dgs_fused_fwd(*arguments)
+    batch = found[0].shape[:-3]
+    radii, *rest = (x.reshape(batch.numel(), *x.shape[len(batch) :]) for x in found)
+    visible = (radii > 0).all(-1)
+    ids = visible.nonzero(as_tuple=True)  # of batches, cameras and Gaussians
+    indptr = torch.nn.functional.pad(visible.sum(-1).flatten().cumsum(0), (1, 0)).int()
+    return indptr, *ids, *(values[visible] for values in (radii, *rest))
+
+
+@torch.no_grad()
+def projection_ewa_3dgs_packed_bwd(
+    means, covars, quats, scales, viewmats, Ks, width, height, eps2d, camera_model, batch_ids,
+    camera_ids, gaussian_ids, conics, compensations, v_means2d, v_depths, v_conics,
+    v_compensations, viewmats_requires_grad, sparse_grad,
+):  # fmt: skip
+    """Back from packed couples; with `sparse_grad` one row for each couple, not summed."""
+    batch, cameras, n = means.shape[:-2], viewmats.shape[-3], means.shape[-2]
+
+    def unpack(values: Tensor | None) -> Tensor | None:
+        if values is None:
+            return None
+        full = values.new_zeros(batch.numel(), cameras, n, *values.shape[1:])
+        full[batch_ids, camera_ids, gaussian_ids] = values
+        return full.view(*batch, cameras, n, *values.shape[1:])
+
+    radii = unpack(torch.ones(len(camera_ids), 2, dtype=torch.int32))
+    incoming = [unpack(v) for v in (v_means2d, v_depths, v_conics, v_compensations)]
+
+    if sparse_grad and batch:
+        raise NotImplementedError("sparse_grad: only without batch dimensions.")
+
+    def back(cameras: slice):
+        return projection_ewa_3dgs_fused_bwd(
+            means, covars, quats, scales, viewmats[cameras], Ks[cameras], width, height, eps2d,
+            camera_model, radii[cameras], None, None,
+            *(None if v is None else v[cameras] for v in incoming), viewmats_requires_grad,
+        )  # fmt: skip
+
+    if not sparse_grad:
+        return back(slice(None))
+    rows = []
+    for c in range(cameras):
+        *values, v_viewmat = back(slice(c, c + 1))
+        ids = gaussian_ids[camera_ids == c]
+        rows.append([None if v is None else v[ids] for v in values] + [v_viewmat])
+    return tuple(None if v[0] is None else torch.cat(v) for v in zip(*rows, strict=True))
+
+
+def _scenes(
+    batch: torch.Size, tensors: Sequence[Tensor | None]
+) -> Iterator[tuple[Tensor | None, ...]]:
+    """Walks over a batch, as the kernels take it."""
+    flat = [
+        None if x is None else x.reshape(batch.numel(), *x.shape[len(batch) :]) for x in tensors
+    ]
+    for b in range(batch.numel()):
+        yield tuple(None if x is None else x[b].contiguous() for x in flat)
+
+
+def _batched(
+    batch: torch.Size, scenes: Sequence[tuple[Tensor | None, ...]]
+) -> tuple[Tensor | None, ...]:
+    """Puts the results of the scenes together again."""
+    if not batch:
+        return scenes[0]
+    together = []
+    for values in zip(*scenes, strict=True):
+        first = values[0]
+        stacked = None if first is None else torch.stack(values).view(*batch, *first.shape)
+        together.append(stacked)
+    return tuple(together)

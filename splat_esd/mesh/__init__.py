@@ -1,0 +1,1 @@
+"""A textured triangle mesh from a splat: surface, texture, and how well it matches."""

@@ -1,0 +1,127 @@
+"""Exact scores in place of networks: a prior and a phi made of Gaussians, for the real guidance."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from splat_esd.cameras import Cameras, turntable
+from splat_esd.config.load import load_config
+from splat_esd.config.schema import GuidanceConfig
+from splat_esd.diffusion.lora import Phi
+from splat_esd.diffusion.prior import Prior
+from splat_esd.diffusion.prompts import PromptBook
+from splat_esd.diffusion.schedule import Schedule
+from splat_esd.guidance import ESD, SDS
+
+_BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2  # Stable Diffusion's
+SCHEDULE = Schedule(torch.cumprod(1 - _BETAS, 0))
+
+
+class Mixture:
+    """G mixtures of K Gaussians each in the plane, and the exact noise prediction of each:
+
+        p(x) = sum_k w_k N(x; mu_k, cov),   eps(z_t, t) = -sigma_t grad log p_t(z_t)
+
+    Arguments:
+        weights: Sum to 1 over K.
+        cov: Shared by all Gaussians; zero makes them points.
+    """
+
+    def __init__(
+        self,
+        weights: Float[Tensor, "G K"],
+        means: Float[Tensor, "G K 2"],
+        cov: Float[Tensor, "2 2"],
+    ):
+        self.log_weights = weights.log()
+        self.variances, self.basis = torch.linalg.eigh(cov)
+        self.means = means @ self.basis
+
+    def eps(self, z_t: Float[Tensor, "B 2 1 1"], t: Int[Tensor, " B"]) -> Float[Tensor, "B 2 1 1"]:
+        """Returns each row's expected noise; row i belongs to mixture i mod G."""
+        groups = len(self.means)
+        alpha = SCHEDULE.alpha(t).reshape(-1, groups, 1, 1)
+        sigma = SCHEDULE.sigma(t).reshape(-1, groups, 1, 1)
+        z = z_t.reshape(-1, groups, 1, 2) @ self.basis
+        spread = alpha.square() * self.variances + sigma.square()
+        away = z - alpha * self.means  # [rows, G, K, 2]
+        log_likelihood = -0.5 * (away.square() / spread).sum(-1)
+        share = (self.log_weights + log_likelihood).softmax(-1)[..., None]
+        noise = sigma[..., 0, :] * (share * away / spread).sum(2)
+        return (noise @ self.basis.T).reshape(z_t.shape)
+
+
+class ExactPrior(Prior):
+    """A prior that is a mixture, whatever it is asked for."""
+
+    schedule = SCHEDULE
+
+    def __init__(self, mixture: Mixture):
+        self.mixture = mixture
+
+    def eps(self, z_t: Tensor, t: Tensor, text: Tensor) -> Tensor:
+        """Returns the mixture's noise; the text is not heard."""
+        return self.mixture.eps(z_t, t)
+
+
+class ExactPhi(Phi):
+    """The scores that a perfect LoRA would learn of today's `views` [B, 2, 1, 1].
+
+    With a camera, its view is known, and the noise with it; without, there is the `marginal` of
+    all views.
+    """
+
+    views: Tensor
+    marginal: Mixture
+
+    def __init__(self):
+        torch.nn.Module.__init__(self)
+
+    def eps(self, z_t: Tensor, t: Tensor, camera: Tensor) -> Tensor:
+        """Returns the noise of the view where there is a camera, the marginal's elsewhere."""
+        views = self.views.repeat(len(z_t) // len(self.views), 1, 1, 1)
+        nameless = (camera == 0).all(1)[:, None, None, None]
+        return torch.where(nameless, self.marginal.eps(z_t, t), SCHEDULE.eps_from_z(views, z_t, t))
+
+
+class _Silence(PromptBook):
+    """Prompts for a prior that hears none."""
+
+    def __init__(self):
+        self.negative = torch.zeros(1, 1, 1)
+
+    def embed(self, cameras: Cameras) -> Tensor:
+        return self.negative.expand(len(cameras), -1, -1)
+
+
+def make_guidance(
+    prior: ExactPrior,
+    phi: ExactPhi,
+    *,
+    lam: float | None,
+    times: tuple[float, float, float],
+    steps: int,
+) -> SDS:
+    """Returns the program's own guidance on exact scores.
+
+    Arguments:
+        lam: Lambda of ESD, 0 being VSD; None is SDS.
+        times: t_min, t_max and, from a fifth of the run on, t_max_end, in parts of the schedule.
+    """
+    config = _config(lam, times)
+    options = {"cfg_scale": 1.0, "perp_neg": False, "steps": steps}
+    if lam is None:
+        return SDS(prior, _Silence(), config, **options)
+    return ESD(prior, _Silence(), config, phi=phi, **options)
+
+
+def ring(count: int) -> Cameras:
+    """Returns cameras that differ, which is all that the exact phi asks of them."""
+    return turntable(count, elevation=0.2, distance=2.4, fovy=0.75, width=16, height=16)
+
+
+def _config(lam: float | None, times: tuple[float, float, float]) -> GuidanceConfig:
+    method = ["guidance=sds"] if lam is None else [f"guidance.lambda={lam}"]
+    names = ("t_min", "t_max", "t_max_end")
+    given = [f"guidance.{name}={t}" for name, t in zip(names, times, strict=True)]
+    return load_config(["prompt=toy", "prior=zoo", *method, *given]).guidance

@@ -1,0 +1,1 @@
+"""A run around Algorithm 1: its folder, its checkpoints, its live view, its summary."""

@@ -1,0 +1,163 @@
+"""What a run's folder tells about its splat: prompt, settings, the way it grew, how good it is."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from splat_esd.errors import UsageError
+from splat_esd.export.page import (
+    FRAMES_MAX,
+    Frame,
+    Result,
+    thinned,
+    viewing_distance,
+    with_final,
+)
+from splat_esd.formats.ply import read_ply
+from splat_esd.runs.folder import read_run
+
+TIMELINE = "timeline"  # folder of a run: the splats on the way, step by step
+_POINTS_MAX = 200  # of a curve
+_CURVES = {
+    "score_norm": "score norm",
+    "phi_loss": "loss of phi",
+    "gaussians": "splats",
+}
+
+
+def timeline_file(folder: Path, step: int) -> Path:
+    """Returns where a run keeps its splats of one step."""
+    return folder / TIMELINE / f"{step:06d}.spz"
+
+
+def about(splat: Path) -> Result:
+    """Returns all about the splats of a file but themselves: much of a run's, else the name.
+
+    Raises:
+        UsageError: If the run's config.yaml cannot be read.
+    """
+    folder = splat.parent
+    config = _settings(folder / "config.yaml") if splat.name == "splat.ply" else {}
+    if not config:
+        return Result(splat.name)
+    metrics = _metrics(folder / "metrics.jsonl")
+    return Result(
+        title=f"{config.get('prompt')} ({_method(config)}, seed {config.get('seed')})",
+        facts=_facts(config, read_run(folder), metrics),
+        settings=(folder / "config.yaml").read_text(encoding="utf-8"),
+        frames=_timeline(folder),
+        curves=_curves(metrics),
+        scores=_scores(folder / "evaluation.json"),
+    )
+
+
+def read_result(path: Path) -> tuple[Result, float]:
+    """Reads a run's folder, or a splat .ply, with its pictures where there are some.
+
+    Returns:
+        The result, and from where all of it is seen.
+    Raises:
+        UsageError: If there are no splats in it.
+    """
+    splat = path / "splat.ply" if path.is_dir() else path
+    if path.is_dir() and not splat.is_file():
+        raise UsageError(f"{path} holds no splat.ply; expected a run's folder or a splat .ply.")
+    gaussians = read_ply(splat)
+    names = {"turntable": "turntable.webp", "sheet": "sheet.png"} if path.is_dir() else {}
+    pictures = {name: path / file for name, file in names.items() if (path / file).is_file()}
+    result = replace(with_final(about(splat), gaussians), pictures=pictures)
+    return result, viewing_distance(gaussians)
+
+
+def _settings(path: Path) -> dict:
+    # Not the strict loader: a page of an older run must not fail for a key that is new.
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not readable as YAML.") from error
+    return data if isinstance(data, dict) else {}
+
+
+def _method(config: Mapping) -> str:
+    guidance = config.get("guidance") or {}
+    lam = guidance.get("lambda")
+    return f"{guidance.get('name')}" + ("" if lam is None else f", lambda {lam:g}")
+
+
+def _facts(config: Mapping, run: Mapping, metrics: list[dict]) -> dict[str, str]:
+    prior, versions = run.get("prior") or {}, run.get("versions") or {}
+    quality = config.get("quality") or {}
+    done = metrics[-1] if metrics else {}
+    facts = {
+        "prompt": config.get("prompt"),
+        "negative prompt": config.get("negative_prompt"),
+        "guidance": _method(config),
+        "CFG scale": (config.get("guidance") or {}).get("cfg_scale"),
+        "seed": config.get("seed"),
+        "steps": done.get("step"),
+        "quality": quality.get("name"),
+        "prior": prior.get("name"),
+        "prior's revision": prior.get("revision"),
+        "views a step": (config.get("cameras") or {}).get("batch_size"),
+        "density": (config.get("density") or {}).get("strategy"),
+        "training": f"{done['seconds']:.0f} s on {run.get('device')}"
+        if "seconds" in done
+        else None,
+        "turned live": "; ".join(map(_turn, run.get("turned", []))),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
+    return {name: str(value) for name, value in facts.items() if value not in (None, "")}
+
+
+def _turn(turned: Mapping) -> str:
+    lam = "" if turned["lambda"] is None else f"lambda {turned['lambda']:g}, "
+    return f"from step {turned['step']}: {lam}CFG {turned['cfg_scale']:g}"
+
+
+def _timeline(folder: Path) -> list[Frame]:
+    files = sorted((folder / TIMELINE).glob("[0-9]*.spz"))
+    return [
+        Frame(f"step {int(file.stem)}", file.read_bytes(), int(file.stem))
+        for file in thinned(files, FRAMES_MAX)
+    ]
+
+
+def _metrics(path: Path) -> list[dict]:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    metrics = []
+    for line in lines:
+        try:
+            metrics.append(json.loads(line))
+        except json.JSONDecodeError:  # being written just now
+            break
+    return metrics
+
+
+def _curves(metrics: list[dict]) -> dict[str, list[tuple[int, float]]]:
+    curves = {}
+    for key, name in _CURVES.items():
+        points = [(line["step"], line[key]) for line in metrics if key in line]
+        if len(points) > 1:
+            curves[name] = thinned(points, _POINTS_MAX)
+    return curves
+
+
+def _scores(path: Path) -> dict[str, str]:
+    """Returns the numbers of `splat-esd evaluate`, flat."""
+    if not path.is_file():
+        return {}
+    report = json.loads(path.read_text(encoding="utf-8"))
+    flat = {}
+    for name, value in report.items():
+        inner = value if isinstance(value, dict) else {"": value}
+        flat |= {f"{name} {key}".strip(): number for key, number in inner.items()}
+    return {
+        name: str(value).lower() if isinstance(value, bool) else f"{value:.4g}"
+        for name, value in flat.items()
+        if isinstance(value, int | float) and name not in ("seed", "janus front")
+    }

@@ -1,0 +1,176 @@
+"""The prior examined by the judge: what a stock pipeline draws for captions seen and unseen."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from splat_esd.diffusion.prompts import VIEWS
+from splat_esd.errors import UsageError
+from splat_esd.paths import ASSETS
+from splat_esd.zoo.judge.network import CLASSES, Judge, Verdict, labels
+from splat_esd.zoo.prior.dataset import FROM_THE_FRONT, plan, sample_composition
+from splat_esd.zoo.prior.loop import read_settings
+from splat_esd.zoo.world.captions import Composition, is_held_out
+
+NAMED = ("object", "color", "accessory")  # what has to be right
+SECTORS = 12  # of the circle, in histograms of azimuth; the first is centred on the front
+_FRONTLESS = 0.5  # less sharpness than this and a picture tells no azimuth
+Draw = Callable[[str], Tensor]
+Look = Callable[[Tensor], Verdict]
+_FRONT, _BACK = math.radians(45.0), math.radians(135.0)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `splat-esd zoo exam` takes: the prior's folder, where the report and the contact sheet
+    go, captions of each kind, samples of each caption, steps and guidance of the sampler, threads,
+    seed.
+    """
+
+    prior: str = str(ASSETS / "zoo")
+    out: str = "exam"
+    captions: int = 50
+    samples: int = 8
+    steps: int = 25
+    scale: float = 3.0
+    threads: int = 2
+    seed: int = 0
+
+
+def main(arguments: list[str]) -> None:
+    """Examines a prior and writes exam.json and samples.png."""
+    settings = read_settings(Settings, arguments, command="zoo exam")
+    torch.set_num_threads(settings.threads)
+    out = Path(settings.out)
+    out.mkdir(parents=True, exist_ok=True)
+    draw, judge = open_pipeline(settings), Judge.load()
+    report: dict = {"settings": {"steps": settings.steps, "scale": settings.scale}}
+    rows, fronts = [], []
+    for kind in ("seen", "held_out"):
+        chosen = choose(settings.captions, held_out=kind == "held_out", seed=settings.seed)
+        pictures = [draw(c.caption()) for c in chosen]
+        verdicts = [judge(p) for p in pictures]
+        report[kind] = grade(chosen, verdicts)
+        rows += list(zip(chosen, pictures, strict=True))[:8]
+        fronts += verdicts if kind == "seen" else []
+    report["azimuth"] = {
+        "samples": sectors(torch.cat([v.azimuth[v.sharpness > _FRONTLESS] for v in fronts])),
+        "training": sectors(torch.from_numpy(plan(4000, bias=FROM_THE_FRONT).azimuth).float()),
+    }
+    report["views"] = obeyed(draw, judge, settings.captions // 2)
+    (out / "exam.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_sheet(rows, out / "samples.png")
+
+
+def open_pipeline(settings: Settings) -> Draw:
+    """Returns a function that draws `samples` pictures [B, S, S, 3] in [0, 1] of a caption, by
+    diffusers' own pipeline.
+
+    Raises:
+        UsageError: If the folder holds no pipeline.
+    """
+    from diffusers import StableDiffusionPipeline
+
+    if not (Path(settings.prior) / "model_index.json").is_file():
+        raise UsageError(f"prior: {settings.prior} has no model_index.json; train it first.")
+    pipeline = StableDiffusionPipeline.from_pretrained(settings.prior, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(settings.seed)
+
+    def draw(caption: str) -> Tensor:
+        images = pipeline(
+            caption,
+            num_images_per_prompt=settings.samples,
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.scale,
+            generator=generator,
+            output_type="np",
+        ).images
+        return torch.from_numpy(images)
+
+    return draw
+
+
+def choose(count: int, *, held_out: bool, seed: int) -> list[Composition]:
+    """Draws different compositions, as often of each kind as the photos show them; those held out
+    ask for a colour or for something worn, since nothing else is held out.
+    """
+    rng, chosen = np.random.default_rng(seed), {}
+    while len(chosen) < count:
+        made = sample_composition(rng, held_out=True)
+        if is_held_out(made) == held_out:
+            chosen[made] = None
+    return list(chosen)
+
+
+def grade(compositions: Sequence[Composition], verdicts: Sequence[Verdict]) -> dict:
+    """Returns the share of samples judged right in each respect and in all of NAMED, and the
+    captions of which fewer than half are.
+    """
+    right = [_right(c, v) for c, v in zip(compositions, verdicts, strict=True)]
+    marks = {name: _share(torch.cat([r[name] for r in right])) for name in CLASSES}
+    together = [torch.stack([r[name] for name in NAMED]).all(0) for r in right]
+    marks["all"] = _share(torch.cat(together))
+    marks["failed"] = [
+        c.caption()
+        for c, flags in zip(compositions, together, strict=True)
+        if flags.float().mean() < 0.5
+    ]
+    return marks
+
+
+def _right(composition: Composition, verdict: Verdict) -> dict[str, Bool[Tensor, " B"]]:
+    known = labels([composition])[0]
+    flags = {head: getattr(verdict, head).argmax(-1) == known[i] for i, head in enumerate(CLASSES)}
+    if composition.accessory is not None and composition.accessory_color is None:
+        flags["accessory_color"] = flags["accessory_color"][:0]  # natural colours have no name
+    return flags
+
+
+def _share(flags: Tensor) -> float:
+    return round(flags.float().mean().item(), 4)
+
+
+def sectors(azimuth: Float[Tensor, " N"]) -> list[float]:
+    """Returns the share of angles in each of SECTORS of the circle, counter-clockwise."""
+    width = 2 * math.pi / SECTORS
+    index = torch.remainder(azimuth / width + 0.5, SECTORS).long()
+    counts = torch.bincount(index, minlength=SECTORS).float()
+    return [round(share, 4) for share in (counts / counts.sum()).tolist()]
+
+
+def obeyed(draw: Draw, judge: Look, count: int) -> dict[str, float]:
+    """Returns for front, side and back the share of samples that are seen from there when the
+    caption says so; objects that look alike from all sides do not count.
+    """
+    chosen, shares = choose(count, held_out=False, seed=1), {}
+    for view in VIEWS[:3]:
+        verdicts = [judge(draw(f"{c.caption()}, {view} view")) for c in chosen]
+        turn = torch.cat([v.azimuth[v.sharpness > _FRONTLESS] for v in verdicts]).abs()
+        seen = {"front": turn < _FRONT, "back": turn > _BACK}
+        shares[view] = _share(seen.get(view, (turn >= _FRONT) & (turn <= _BACK)))
+    return shares
+
+
+def write_sheet(rows: Sequence[tuple[Composition, Tensor]], path: Path) -> None:
+    """Writes one picture: a row of samples for each caption, which stands above it."""
+    from PIL import Image, ImageDraw
+
+    side, count = rows[0][1].shape[1], len(rows[0][1])
+    half = math.ceil(len(rows) / 2)
+    sheet = Image.new("RGB", (2 * count * side // 2, half * (side // 2 + 12)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, (composition, pictures) in enumerate(rows):
+        left, top = (i // half) * count * side // 2, (i % half) * (side // 2 + 12)
+        pen.text((left + 2, top), composition.caption(), fill="black")
+        strip = pictures.permute(1, 0, 2, 3).reshape(side, count * side, 3)
+        image = Image.fromarray((255 * strip).round().byte().numpy())
+        sheet.paste(image.resize((count * side // 2, side // 2)), (left, top + 12))
+    sheet.save(path, optimize=True)

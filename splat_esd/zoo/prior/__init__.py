@@ -1,0 +1,1 @@
+"""The embedded prior: its data, its networks, its training."""

@@ -1,0 +1,248 @@
+"""How the embedded prior was trained: an autoencoder, then a diffusion model on its latents."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from splat_esd.zoo.prior import distributed as together
+from splat_esd.zoo.prior.dataset import Bias, Photos, compose, take_photos
+from splat_esd.zoo.prior.history import sample, write_history
+from splat_esd.zoo.prior.loop import Clock, descend, load, log, read_settings, save
+from splat_esd.zoo.prior.models import (
+    CHANNELS,
+    SCALE,
+    SIZE,
+    build_scheduler,
+    build_text_encoder,
+    build_tokenizer,
+    build_unet,
+    build_vae,
+    load_prior,
+    save_prior,
+)
+from splat_esd.zoo.world.captions import LENGTH
+
+UNCAPTIONED = 0.12  # of the photos, for classifier-free guidance
+CROP = 64  # pixels: of what the autoencoder sees until WHOLE of its time is over
+WHOLE = 0.6
+FOLDED = 512  # photos that latents are normalised by
+SAMPLED = 1200.0  # seconds between two looks at what the denoiser draws
+NOISE = 0.15  # at most, on half of the autoencoder's input: it must read unfinished splats too
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `splat-esd zoo train` takes: folder, minutes for autoencoder and denoiser, photos and
+    what share of them shows front and sides, batch of the denoiser, threads, seed; and the folder
+    of a prior to start from, whose autoencoder is kept.
+    """
+
+    out: str = "zoo-prior"
+    start: str = ""
+    vae_minutes: float = 90.0
+    unet_minutes: float = 180.0
+    photos: int = 40000
+    front: float = 0.7
+    sides: float = 0.2
+    batch: int = 48
+    threads: int = 2
+    seed: int = 0
+
+
+def main(arguments: list[str]) -> None:
+    """Trains the prior; run it again on the same folder and it goes on where it stopped."""
+    settings = read_settings(Settings, arguments, command="zoo train")
+    torch.set_num_threads(settings.threads)
+    out = Path(settings.out)
+    work = out / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    started = load_prior(Path(settings.start))[0] if settings.start else None
+    photos = photos_of(settings)
+    vae = started or train_vae(photos, settings, work)
+    encode_photos(vae, photos, work / "latents.npy", settings.seed + 1)
+    together.spawn(train_unet, settings.threads, work / "meeting", settings, vae)
+    write_history(out)
+
+
+def photos_of(settings: Settings) -> Photos:
+    """Takes the photos, or finds them taken."""
+    return take_photos(
+        settings.photos,
+        SIZE,
+        seed=settings.seed,
+        bias=Bias(front=settings.front, sides=settings.sides),
+        folder=Path(settings.out) / "work" / "photos",
+        processes=settings.threads,
+    )
+
+
+def train_vae(photos: Photos, settings: Settings, work: Path):
+    """Trains the autoencoder on |x - x'| + |grad x - grad x'| + 2 |x - x'|^2 + 1e-5 KL, half of
+    the input under noise; returns it with unit latents.
+
+    At first it sees small crops, since many cheap steps teach it colours sooner than few dear ones.
+    """
+    torch.manual_seed(settings.seed)
+    vae = build_vae()
+    optimizer = torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.99), weight_decay=1e-4)
+    step, spent = load(work / "vae.pt", model=vae, optimizer=optimizer)
+    generator = torch.Generator().manual_seed(settings.seed + step)
+    clock, saved, losses = Clock(settings.vae_minutes, spent), spent, []
+    while clock.running:
+        x = compose(photos, torch.randint(len(photos), (8,), generator=generator), generator)
+        x = _crop(x, generator) if clock.spent < WHOLE * clock.budget else x[::2]
+        strength = NOISE * torch.rand(len(x), 1, 1, 1, generator=generator)
+        strength[: len(x) // 2] = 0.0
+        with torch.autocast("cpu", torch.bfloat16):
+            seen = x + strength * torch.randn(x.shape, generator=generator)
+            posterior = vae.encode(seen).latent_dist
+            y = vae.decode(posterior.sample(generator=generator)).sample
+        loss = _reconstruction(y.float(), x) + 1e-5 * posterior.kl().mean() / SCALE**2
+        descend(loss, vae, optimizer, clock.rate(2e-3, step))
+        losses.append(loss.item())
+        step += 1
+        if step % 100 == 0:
+            log(work / "vae.jsonl", step=step, minutes=clock.spent / 60, loss=np.mean(losses))
+            losses = []
+        if clock.spent - saved > 120:
+            saved = clock.spent
+            save(work / "vae.pt", step=step, spent=saved, model=vae, optimizer=optimizer)
+    save(work / "vae.pt", step=step, spent=clock.spent, model=vae, optimizer=optimizer)
+    return fold_statistics(vae, photos, torch.Generator().manual_seed(settings.seed))
+
+
+def _crop(x: Tensor, generator: torch.Generator) -> Tensor:
+    top, left = torch.randint(SIZE - CROP + 1, (2,), generator=generator).tolist()
+    return x[:, :, top : top + CROP, left : left + CROP]
+
+
+def _reconstruction(y: Tensor, x: Tensor) -> Tensor:
+    rows = (y.diff(dim=-2) - x.diff(dim=-2)).abs().mean()
+    columns = (y.diff(dim=-1) - x.diff(dim=-1)).abs().mean()
+    return (y - x).abs().mean() + rows + columns + 2.0 * (y - x).square().mean()
+
+
+@torch.no_grad()
+def fold_statistics(vae, photos: Photos, generator: torch.Generator):
+    """Folds (z - mean) / std per channel into the 1 x 1 convolutions on both sides of the
+    latents.
+    """
+    vae.eval().requires_grad_(False)
+    index = torch.randint(len(photos), (FOLDED,), generator=generator)
+    z = torch.cat(
+        [vae.encode(compose(photos, i, generator)).latent_dist.mean for i in index.split(64)]
+    )
+    mean, std = z.mean((0, 2, 3)), z.std((0, 2, 3))
+    quant, post = vae.quant_conv, vae.post_quant_conv
+    post.bias += post.weight[:, :, 0, 0] @ mean
+    post.weight *= std[None, :, None, None]
+    quant.weight[:CHANNELS] /= std[:, None, None, None]
+    quant.bias[:CHANNELS] = (quant.bias[:CHANNELS] - mean) / std
+    quant.bias[CHANNELS:] -= 2.0 * std.log()
+    return vae
+
+
+@torch.no_grad()
+def encode_photos(vae, photos: Photos, path: Path, seed: int) -> np.ndarray:
+    """Encodes every photo twice, each time before another background: float16 [2 N, C, h, w].
+
+    They are kept in a file; it goes stale if the autoencoder is trained on, so delete it then.
+    """
+    if path.exists():
+        return np.load(path)
+    side = SIZE // SCALE
+    latents = np.empty((2 * len(photos), CHANNELS, side, side), np.float16)
+    for index in torch.arange(len(latents)).split(64):
+        latents[index.numpy()] = encode_batch(vae, photos, index, seed)
+    np.save(path, latents)
+    return latents
+
+
+@torch.no_grad()
+def encode_batch(vae, photos: Photos, index: Tensor, seed: int) -> np.ndarray:
+    """Encodes photos index mod N; the backgrounds are a function of the seed and index[0]."""
+    generator = torch.Generator().manual_seed(seed * 2**32 + int(index[0]))
+    with torch.autocast("cpu", torch.bfloat16):
+        x = compose(photos, index % len(photos), generator)
+        return vae.encode(x).latent_dist.mean.half().numpy()
+
+
+def train_unet(settings: Settings, vae) -> None:
+    """Trains denoiser and text encoder on |v - v_phi(z_t, t, y)|^2, some captions dropped, in each
+    of several processes, and writes their running average as a prior.
+    """
+    out = Path(settings.out)
+    photos, first = photos_of(settings), together.rank() == 0
+    latents = np.load(out / "work" / "latents.npy", mmap_mode="r")
+    torch.manual_seed(settings.seed)
+    tokenizer, scheduler = build_tokenizer(), build_scheduler()
+    parts = {"unet": build_unet(), "text_encoder": build_text_encoder(tokenizer)}
+    model = torch.nn.ModuleDict(parts).train()
+    if settings.start:
+        model.load_state_dict(load_prior(Path(settings.start))[1].state_dict())
+    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=_ema)
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=1e-3)
+    state = {"model": model, "optimizer": optimizer, "average": average}
+    step, spent = load(out / "work" / "unet.pt", **state)
+    generator, rng = _randomness(settings.seed, step)
+    clock, saved, sampled, losses = Clock(settings.unet_minutes, spent), spent, spent, []
+    share = settings.batch // together.processes()
+    while (spent := together.agree(clock.spent)) < clock.budget:
+        index = torch.randint(len(latents), (share,), generator=generator).numpy()
+        captions = [_caption(photos, int(i) % len(photos), rng) for i in index]
+        tokens = _tokens(tokenizer, captions)
+        loss = _denoise(
+            model, scheduler, torch.from_numpy(latents[index]).float(), tokens, generator
+        )
+        descend(loss, model, optimizer, clock.rate(5e-4, step, spent), together.average_gradients)
+        losses.append(loss.item())
+        average.update_parameters(model)
+        step += 1
+        if first and step % 100 == 0:
+            log(out / "work" / "unet.jsonl", step=step, minutes=spent / 60, loss=np.mean(losses))
+            losses = []
+        if first and spent - saved > 300:
+            saved = spent
+            save(out / "work" / "unet.pt", step=step, spent=saved, **state)
+            save_prior(out, vae, average.module, tokenizer, scheduler)
+            if saved - sampled > SAMPLED:
+                sampled = saved
+                sample(out, int(saved / 60))
+    if first:
+        save(out / "work" / "unet.pt", step=step, spent=spent, **state)
+        save_prior(out, vae, average.module, tokenizer, scheduler)
+        sample(out, round(spent / 60))
+
+
+def _randomness(seed: int, step: int) -> tuple[torch.Generator, np.random.Generator]:
+    state = np.random.SeedSequence([seed, step, together.rank()])
+    number = int(state.generate_state(1)[0])
+    return torch.Generator().manual_seed(number), np.random.default_rng(state)
+
+
+def _caption(photos: Photos, index: int, rng: np.random.Generator) -> str:
+    return "" if rng.random() < UNCAPTIONED else photos.caption(rng, index)
+
+
+def _tokens(tokenizer, captions: list[str]) -> Tensor:
+    return tokenizer(
+        captions, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt"
+    ).input_ids
+
+
+@torch.no_grad()
+def _ema(averages: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:
+    """Keeps a running mean at first, an exponential one of 1000 steps later."""
+    torch._foreach_lerp_(averages, values, max(1e-3, 1.0 / (10.0 + float(count))))
+
+
+def _denoise(model, scheduler, z: Tensor, tokens: Tensor, generator: torch.Generator) -> Tensor:
+    eps = torch.randn(z.shape, generator=generator)
+    t = torch.randint(scheduler.config.num_train_timesteps, (len(z),), generator=generator)
+    with torch.autocast("cpu", torch.bfloat16):
+        text = model["text_encoder"](tokens).last_hidden_state
+        v = model["unet"](scheduler.add_noise(z, eps, t), t, text).sample
+    return (v.float() - scheduler.get_velocity(z, eps, t)).square().mean()

@@ -1,0 +1,76 @@
+import json
+import math
+
+import torch
+from PIL import Image
+
+from splat_esd.zoo.judge.evaluate_prior import SECTORS, choose, grade, main, obeyed, sectors
+from splat_esd.zoo.judge.network import BINS, CLASSES, Verdict
+from splat_esd.zoo.world.captions import Composition, is_held_out
+
+RED_CORGI = Composition("corgi", "red", "scarf", "blue")
+
+
+def verdict(*compositions: Composition, azimuth: float = 0.0) -> Verdict:
+    """What a judge says who sees exactly these."""
+    heads = {
+        head: torch.stack(
+            [torch.eye(len(names))[names.index(getattr(c, head))] for c in compositions]
+        )
+        for head, names in CLASSES.items()
+    }
+    count = len(compositions)
+    heads["turn"] = torch.full((count, BINS), 1 / BINS)
+    return Verdict(**heads, azimuth=torch.full((count,), azimuth), sharpness=torch.ones(count))
+
+
+def test_a_sample_is_right_when_object_color_and_accessory_are():
+    seen = verdict(RED_CORGI, Composition("corgi", "red"), Composition("cat", "red", "scarf"))
+    marks = grade([RED_CORGI], [seen])
+    assert marks["object"] == marks["accessory"] == 0.6667
+    assert marks["color"] == 1.0 and marks["accessory_color"] == marks["all"] == 0.3333
+    assert marks["failed"] == [RED_CORGI.caption()]
+
+
+def test_the_color_of_what_is_worn_counts_only_where_it_has_a_name():
+    plain = Composition("corgi", None, "scarf")
+    marks = grade([plain, RED_CORGI], [verdict(RED_CORGI), verdict(RED_CORGI)])
+    assert marks["accessory_color"] == 1.0 and marks["color"] == 0.5
+
+
+def test_captions_of_the_exam_differ_and_are_of_their_kind():
+    for held_out in (True, False):
+        chosen = choose(40, held_out=held_out, seed=3)
+        assert len(set(chosen)) == 40
+        assert all(is_held_out(c) == held_out for c in chosen)
+
+
+def test_the_first_sector_is_centred_on_the_front():
+    degrees = torch.tensor([-14.0, 0.0, 14.0, 16.0, 180.0, -179.0, -91.0, 90.0])
+    shares = sectors(torch.deg2rad(degrees))
+    assert len(shares) == SECTORS and math.isclose(sum(shares), 1.0, abs_tol=1e-3)
+    assert shares[0] == 0.375 and shares[1] == 0.125
+    assert shares[6] == 0.25 and shares[9] == shares[3] == 0.125
+
+
+def test_a_view_is_obeyed_where_the_judge_sees_it():
+    asked = []
+
+    def draw(caption):
+        asked.append(caption)
+        return torch.zeros(1, 8, 8, 3)
+
+    def judge(_images):
+        return verdict(RED_CORGI, azimuth=math.pi)
+
+    assert obeyed(draw, judge, 2) == {"front": 0.0, "side": 0.0, "back": 1.0}
+    assert [a.split(", ")[-1] for a in asked[::2]] == ["front view", "side view", "back view"]
+
+
+def test_the_shipped_prior_can_be_examined(tmp_path, capsys):
+    main([f"out={tmp_path}", "captions=2", "samples=2", "steps=2", "threads=1"])
+    report = json.loads((tmp_path / "exam.json").read_text())
+    assert set(report) == {"settings", "seen", "held_out", "azimuth", "views"}
+    assert 0.0 <= report["seen"]["all"] <= min(report["seen"][k] for k in ("object", "color"))
+    with Image.open(tmp_path / "samples.png") as sheet:
+        assert sheet.width > sheet.height > 0
