@@ -32,13 +32,18 @@ from splat_esd.diffusion.schedule import sample_steps
 BUCKETS = 4  # of t, for the measured share of the entropic term
 
 
-@dataclass
-class Evaluations:
-    """Counts UNet evaluations of one step, one for each view's latents shown to the UNet once."""
+@dataclass(frozen=True)
+class Score:
+    """What one evaluation of the guidance gives.
 
-    prior: float = 0.0
-    phi: float = 0.0
-    phi_training: float = 0.0
+    Arguments:
+        grad: grad_z of each view, to descend:  d loss / d z = grad_z / B.
+        stats: Numbers to log: the norm of the score, UNet evaluations (one for each view's latents
+            shown to the UNet once), the entropic term's share by quarter of the schedule.
+    """
+
+    grad: Float[Tensor, "B C h w"]
+    stats: dict[str, float]
 
 
 class SDS:
@@ -53,6 +58,11 @@ class SDS:
 
     phi: Phi | None = None
 
+    @property
+    def evaluations(self) -> dict[str, int]:
+        """Returns how often a step shows each view's latents to the UNet, before phi's training."""
+        return {"unet_prior": 4 if self.perp_neg else 2, "unet_phi": 0}
+
     def __init__(
         self,
         prior: Prior,
@@ -65,8 +75,6 @@ class SDS:
     ):
         self.prior, self.book, self.config = prior, book, config
         self.cfg_scale, self.perp_neg, self.steps = cfg_scale, perp_neg, steps
-        self.evaluations = Evaluations()
-        self.stats: dict[str, float] = {}
 
     @torch.no_grad()
     def gradient(
@@ -75,23 +83,26 @@ class SDS:
         cameras: Cameras,
         step: int,
         generator: torch.Generator,
-    ) -> Float[Tensor, "B C h w"]:
-        """Returns grad_z of each view at a random time, to descend:  d loss / d z = grad_z / B."""
-        self.evaluations, self.stats = Evaluations(), {}
+    ) -> Score:
+        """Returns grad_z = w(t) (eps_prior - eps_q) of each view at a random time."""
         t = sample_steps(self.prior.schedule, *self.time_range(step), len(z), generator)
         eps = torch.randn(z.shape, generator=generator, device=generator.device)
         z_t = self.prior.schedule.add_noise(z, eps, t)
         eps_prior = self.prior_eps(z_t, t, cameras)
-        eps_q = self.particle_eps(z_t, t, eps, cameras)
+        eps_q, entropic = self.particle_eps(z_t, t, eps, cameras)
         difference = eps_prior - eps_q
-        self._measure(difference, t)
-        return self.weight(t) * difference
+        stats = {"score_norm": difference.square().mean().sqrt().item()}
+        if entropic is not None:
+            stats |= entropic_shares(entropic, difference, t, len(self.prior.schedule))
+        return Score(self.weight(t) * difference, stats | self.evaluations)
 
     def particle_eps(
         self, z_t: Tensor, t: Int[Tensor, " B"], eps: Tensor, cameras: Cameras
-    ) -> Float[Tensor, "B C h w"]:
-        """Returns eps_q, the score of our own renders: for a single image, the noise put in."""
-        return eps
+    ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B C h w"] | None]:
+        """Returns eps_q, the score of our own renders, and the entropic term, if it has one: for a
+        single image, the noise put in and None.
+        """
+        return eps, None
 
     def prior_eps(
         self, z_t: Tensor, t: Int[Tensor, " B"], cameras: Cameras
@@ -110,7 +121,6 @@ class SDS:
         texts = [negative, self.book.embed(cameras)]
         if self.perp_neg:
             texts += list(self.book.opposed(cameras).unbind(1))
-        self.evaluations.prior += len(texts)
         rows = len(texts)
         out = self.prior.eps(z_t.repeat(rows, 1, 1, 1), t.repeat(rows), torch.cat(texts))
         eps_u, eps_c, *others = out.chunk(rows)
@@ -131,14 +141,9 @@ class SDS:
         late = step >= self.config.anneal_at * self.steps
         return self.config.t_min, self.config.t_max_end if late else self.config.t_max
 
-    def fit(
-        self, z: Tensor, cameras: Cameras, generator: torch.Generator
-    ) -> Float[Tensor, ""] | None:
-        """Accumulates phi's gradients and returns its loss; SDS has no phi."""
-        return None
-
-    def _measure(self, difference: Tensor, t: Tensor) -> None:
-        self.stats["score_norm"] = difference.square().mean().sqrt().item()
+    def fit(self, z: Tensor, cameras: Cameras, generator: torch.Generator) -> dict[str, float]:
+        """Accumulates phi's gradients and returns its losses to log; SDS has no phi."""
+        return {}
 
 
 class ESD(SDS):
@@ -160,23 +165,29 @@ class ESD(SDS):
         super().__init__(prior, book, config, **options)
         self.phi = phi
 
+    @property
+    def evaluations(self) -> dict[str, int]:
+        return super().evaluations | {"unet_phi": 1 if self.config.lam in (0.0, 1.0) else 2}
+
     def particle_eps(
         self, z_t: Tensor, t: Int[Tensor, " B"], eps: Tensor, cameras: Cameras
-    ) -> Float[Tensor, "B C h w"]:
-        """Returns lambda phi(z_t, t) + (1 - lambda) phi(z_t, t, c); weight 0 is not run."""
+    ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B C h w"] | None]:
+        """Returns  lambda phi(z_t, t) + (1 - lambda) phi(z_t, t, c)  and the entropic term
+        lambda (phi(z_t, t, c) - phi(z_t, t));  a branch of weight 0 is not run, and the term then
+        not known.
+        """
         lam = self.config.lam
         camera = camera_vector(cameras)
         if lam in (0.0, 1.0):
-            self.evaluations.phi += 1
-            return self.phi.eps(z_t, t, camera if lam == 0.0 else torch.zeros_like(camera))
-        self.evaluations.phi += 2
+            given = camera if lam == 0.0 else torch.zeros_like(camera)
+            return self.phi.eps(z_t, t, given), None
         both = torch.cat([torch.zeros_like(camera), camera])
         eps_null, eps_camera = self.phi.eps(z_t.repeat(2, 1, 1, 1), t.repeat(2), both).chunk(2)
-        self._entropic = (lam * (eps_camera - eps_null)).flatten(1).norm(dim=1)
-        return lam * eps_null + (1.0 - lam) * eps_camera
+        return lam * eps_null + (1.0 - lam) * eps_camera, lam * (eps_camera - eps_null)
 
-    def fit(self, z: Tensor, cameras: Cameras, generator: torch.Generator) -> Float[Tensor, ""]:
-        """Accumulates the gradient of phi's denoising loss on today's renders and returns the loss.
+    def fit(self, z: Tensor, cameras: Cameras, generator: torch.Generator) -> dict[str, float]:
+        """Accumulates the gradient of phi's denoising loss on today's renders and returns the
+        loss, in all and by branch, to log.
 
         Each sample loses its camera with probability `camera_drop`, on its own coin: one coin for
         the batch would starve the null branch, the one that carries the entropy. t is drawn from
@@ -189,22 +200,27 @@ class ESD(SDS):
         losses = self.phi.loss(z.detach(), t, eps, camera_vector(cameras), dropped)
         loss = losses.mean()
         loss.backward()
-        self.evaluations.phi_training += 1
-        self.stats["phi_loss"] = loss.item()
+        stats = {"phi_loss": loss.item()}
         for name, rows in (("null", dropped), ("camera", ~dropped)):
             if rows.any():
-                self.stats[f"phi_loss_{name}"] = losses.detach()[rows].mean().item()
-        return loss.detach()
+                stats[f"phi_loss_{name}"] = losses.detach()[rows].mean().item()
+        return stats
 
-    def _measure(self, difference: Tensor, t: Tensor) -> None:
-        """Notes the entropic term's share of the whole gradient, by quarter of the schedule."""
-        super()._measure(difference, t)
-        if self.config.lam in (0.0, 1.0):
-            return
-        share = self._entropic / difference.flatten(1).norm(dim=1).clamp_min(1e-12)
-        bucket = t * BUCKETS // len(self.prior.schedule)
-        for b in bucket.unique().tolist():
-            self.stats[f"entropic_share_{b}"] = share[bucket == b].mean().item()
+
+def entropic_shares(
+    entropic: Float[Tensor, "B C h w"],
+    difference: Float[Tensor, "B C h w"],
+    t: Int[Tensor, " B"],
+    T: int,
+) -> dict[str, float]:
+    """Returns |entropic term| / |eps_prior - eps_q|, a mean for each quarter of the schedule that
+    the batch fell into.
+    """
+    share = entropic.flatten(1).norm(dim=1) / difference.flatten(1).norm(dim=1).clamp_min(1e-12)
+    bucket = t * BUCKETS // T
+    return {
+        f"entropic_share_{b}": share[bucket == b].mean().item() for b in bucket.unique().tolist()
+    }
 
 
 def perpendicular(

@@ -10,6 +10,7 @@ bits.
 """
 
 import math
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,28 +124,48 @@ def render(run: Run, cameras, background) -> RenderOutput:
 def train_step(run: Run, step: int) -> dict[str, float | int]:
     """Updates theta by the score's gradient, then phi by score matching; returns what to log.
 
-    A step whose gradients are not all finite changes nothing and says so (`refused`).
+    A step with a gradient that is not finite changes nothing at all and says so (`refused`).
 
     Raises:
         EnvironmentProblem: After `REFUSED_LIMIT` such steps in a row.
+    References:
+        ESD (Wang et al., 2024), Algorithm 1.
     """
     config = run.config
     generator = step_generator(config.seed, step, run.device)
     cameras = run.cameras.sample(generator, step / config.total_steps)  # c ~ p(c)
     out = render(run, cameras, run.background.sample(len(cameras), generator))  # x = g(theta, c)
     z = run.prior.encode_images(out.rgb)  # z = E(x)
-    grad_z = run.guidance.gradient(z.detach(), cameras, step, generator)
-    loss = run.prior.surrogate(out.rgb, z, grad_z)  # d loss / d theta = (dz/dtheta)^T grad_z / B
+    before = _copy_of_state(run)
+
+    # theta <- theta - eta E[ (dz/dtheta)^T grad_z ]
+    score = run.guidance.gradient(z.detach(), cameras, step, generator)
+    loss = run.prior.surrogate(out.rgb, z, score.grad)  # d loss / d z = grad_z / B
     loss = loss + regularize(out, run.gaussians, **config.regularize.model_dump())
     run.density.before_backward(out)
     loss.backward()
-    finite = _finite(run.gaussians.parameters().values()) and _fit_phi(run, z, cameras, generator)
+    finite = _finite(run.gaussians.parameters().values())
     if finite:
         set_learning_rates(run.optimizers, config.learning_rates, step / config.total_steps)
         for optimizer in run.optimizers.values():
-            optimizer.step()  # theta
+            optimizer.step()
+
+    # phi <- phi - eta grad E |phi(z_t, t, c or null) - eps|^2
+    phi_stats: dict[str, float] = {"unet_phi_training": 0}
+    for _ in range(config.guidance.lora.steps if run.phi_optimizer is not None else 0):
+        if not finite:
+            break
+        run.phi_optimizer.zero_grad()
+        phi_stats |= run.guidance.fit(z, cameras, generator)
+        phi_stats["unet_phi_training"] += 1
+        finite = _finite(run.guidance.phi.trainable().values())
+        if finite:
+            run.phi_optimizer.step()
+
+    if finite:
         stats = run.density.after_step(out, step, generator)
     else:
+        _put_back(run, before)
         stats = {"refused": 1}
     run.refused = 0 if finite else run.refused + 1
     for optimizer in run.optimizers.values():
@@ -154,33 +175,35 @@ def train_step(run: Run, step: int) -> dict[str, float | int]:
             f"the gradients were not finite in {run.refused} steps in a row (at step {step}); "
             "nothing was changed by them. Try prior.dtype=fp32, or a lower guidance.cfg_scale."
         )
-    return run.guidance.stats | stats | _evaluations(run)
+    return score.stats | phi_stats | stats
 
 
-def _fit_phi(run: Run, z: torch.Tensor, cameras, generator: torch.Generator) -> bool:
-    """Updates phi on today's renders; tells whether all its gradients were finite."""
-    if run.phi_optimizer is None:
-        return True
-    for _ in range(run.config.guidance.lora.steps):
-        run.phi_optimizer.zero_grad()
-        run.guidance.fit(z, cameras, generator)
-        if not _finite(run.guidance.phi.trainable().values()):
-            return False
-        run.phi_optimizer.step()  # phi
-    return True
+def _optimizers(run: Run) -> list[torch.optim.Optimizer]:
+    phi = [] if run.phi_optimizer is None else [run.phi_optimizer]
+    return [*run.optimizers.values(), *phi]
+
+
+def _copy_of_state(run: Run) -> list[tuple[list[torch.Tensor], dict]]:
+    """Copies what a step changes before its last gradient is known: parameters and moments."""
+    return [
+        ([p.detach().clone() for p in _parameters(o)], deepcopy(o.state_dict()))
+        for o in _optimizers(run)
+    ]
+
+
+@torch.no_grad()
+def _put_back(run: Run, before: list[tuple[list[torch.Tensor], dict]]) -> None:
+    for optimizer, (values, state) in zip(_optimizers(run), before, strict=True):
+        torch._foreach_copy_(_parameters(optimizer), values)
+        optimizer.load_state_dict(state)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def _finite(parameters) -> bool:
     return all(p.grad is None or bool(p.grad.isfinite().all()) for p in parameters)
-
-
-def _evaluations(run: Run) -> dict[str, float | int]:
-    counted = run.guidance.evaluations
-    return {
-        "unet_prior": counted.prior,
-        "unet_phi": counted.phi,
-        "unet_phi_training": counted.phi_training,
-    }
 
 
 def run_state(run: Run) -> dict[str, object]:

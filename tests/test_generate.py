@@ -122,7 +122,7 @@ def test_the_first_gradient_of_theta_points_down_the_score(tmp_path, tiny_sd):
     cameras = run.cameras.sample(g)
     background = run.background.sample(len(cameras), g)
     z = run.prior.encode_images(train.render(run, cameras, background).rgb)
-    grad = run.guidance.gradient(z.detach(), cameras, 0, g)
+    grad = run.guidance.gradient(z.detach(), cameras, 0, g).grad
     (grad * z).sum().backward()
     with torch.no_grad():
         sh = run.gaussians.sh
@@ -206,6 +206,22 @@ def test_phi_without_a_finite_gradient_stops_the_gaussians_too(tmp_path, tiny_sd
     real = run.guidance.phi.loss
     run.guidance.phi.loss = lambda *given: real(*given) * torch.inf
     assert train_step(run, 0)["refused"] == 1
+    assert_same_state(run_state(run) | {"refused": 0}, before)
+
+
+def test_phis_second_update_without_a_finite_gradient_takes_the_first_one_back(tmp_path, tiny_sd):
+    run = fresh_run(tmp_path, tiny_sd, "guidance.lora.steps=2")
+    assert train_step(run, 0)["unet_phi_training"] == 2
+    before = copy_state(run)
+    real, calls = run.guidance.phi.loss, []
+
+    def second_is_nan(*given):
+        calls.append(given)
+        return real(*given) * (torch.nan if len(calls) == 2 else 1.0)
+
+    run.guidance.phi.loss = second_is_nan
+    assert train_step(run, 1)["refused"] == 1
+    assert len(calls) == 2
     assert_same_state(run_state(run) | {"refused": 0}, before)
 
 

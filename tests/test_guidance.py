@@ -13,7 +13,7 @@ from splat_esd.diffusion.lora import Phi, camera_vector
 from splat_esd.diffusion.prior import Prior, load_prior
 from splat_esd.diffusion.prompts import PromptBook
 from splat_esd.diffusion.schedule import Schedule
-from splat_esd.guidance import ESD, SDS, make_guidance, perpendicular
+from splat_esd.guidance import ESD, SDS, entropic_shares, make_guidance, perpendicular
 
 T = 1000
 BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, T, dtype=torch.float64) ** 2
@@ -112,7 +112,7 @@ def fit_gaussian(lam, *, steps=1500, count=256, time=0.2):
         phi.x, phi.mean, phi.cov = z.detach(), m.detach(), (L @ L.T).detach()
         default = torch.get_default_dtype()
         torch.set_default_dtype(torch.float64)
-        grad = esd.gradient(z.detach(), cameras, step, g)
+        grad = esd.gradient(z.detach(), cameras, step, g).grad
         torch.set_default_dtype(default)
         optimizer.param_groups[0]["lr"] = 4.0 / (1 + step / 100)
         optimizer.zero_grad()
@@ -164,7 +164,7 @@ def test_when_the_renders_are_the_target_every_gradient_is_exactly_zero():
     esd.config = config
     z_t = torch.randn(count, 2, 1, 1, dtype=torch.float64)
     t = torch.full((count,), 300)
-    null = esd.particle_eps(z_t, t, torch.zeros_like(z_t), ring(count, torch.float64))
+    null, _ = esd.particle_eps(z_t, t, torch.zeros_like(z_t), ring(count, torch.float64))
     assert torch.equal(prior.eps(z_t, t, None), null)
 
 
@@ -216,7 +216,7 @@ def test_lambda_weighs_the_null_score_and_one_minus_lambda_the_cameras(prior, la
     z_t, t, eps = noisy(prior)
     cameras = ring(3)
     with torch.no_grad():
-        found = esd.particle_eps(z_t, t, eps, cameras)
+        found, _ = esd.particle_eps(z_t, t, eps, cameras)
         camera = esd.phi.eps(z_t, t, camera_vector(cameras))
         null = esd.phi.eps(z_t, t, torch.zeros(3, 17))
     assert (camera - null).abs().max() > 1e-3
@@ -234,7 +234,8 @@ def test_vsd_is_esd_with_lambda_zero_bit_for_bit(tiny_sd):
         guidance = make(load_prior(str(tiny_sd), device="cpu", dtype="fp32"), config)
         disturb(guidance.phi)
         z = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-        gradients.append(guidance.gradient(z, ring(3), 0, torch.Generator().manual_seed(5)))
+        score = guidance.gradient(z, ring(3), 0, torch.Generator().manual_seed(5))
+        gradients.append(score.grad)
     assert torch.equal(*gradients)
 
 
@@ -244,7 +245,7 @@ def test_the_loss_gradient_is_the_weighted_score_difference_over_the_batch(prior
     disturb(esd.phi)
     cameras = ring(3)
     z = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    grad = esd.gradient(z.detach(), cameras, 0, torch.Generator().manual_seed(5))
+    grad = esd.gradient(z.detach(), cameras, 0, torch.Generator().manual_seed(5)).grad
     ((grad * z).sum() / 3).backward()
     g = torch.Generator().manual_seed(5)
     t = torch.randint(20, 980, (3,), generator=g)
@@ -264,7 +265,8 @@ def test_sds_subtracts_the_noise_itself(prior):
     sds = make(prior, guidance_config("sds", None))
     z_t, t, eps = noisy(prior)
     assert type(sds) is SDS
-    assert torch.equal(sds.particle_eps(z_t, t, eps, ring(3)), eps)
+    eps_q, entropic = sds.particle_eps(z_t, t, eps, ring(3))
+    assert torch.equal(eps_q, eps) and entropic is None
 
 
 def test_a_step_costs_two_evaluations_of_the_prior_two_of_phi_and_one_to_train(prior):
@@ -273,11 +275,10 @@ def test_a_step_costs_two_evaluations_of_the_prior_two_of_phi_and_one_to_train(p
     calls = []
     prior.unet.register_forward_hook(lambda m, args, out: calls.append(len(args[0])))
     g = torch.Generator().manual_seed(0)
-    esd.gradient(z, ring(3), 0, g)
+    stats = esd.gradient(z, ring(3), 0, g).stats
     esd.fit(z, ring(3), g)
     assert calls == [6, 6, 3]
-    counted = esd.evaluations
-    assert (counted.prior, counted.phi, counted.phi_training) == (2, 2, 1)
+    assert (stats["unet_prior"], stats["unet_phi"]) == (2, 2)
 
 
 def test_guidance_of_scale_one_is_the_conditional_score(prior):
@@ -310,7 +311,11 @@ def test_perp_neg_keeps_the_prompts_own_direction_and_costs_two_evaluations_more
     along = (difference * direction).flatten(1).sum(1) / direction.flatten(1).norm(dim=1)
     assert difference.flatten(1).norm(dim=1).min() > 1e-4
     torch.testing.assert_close(along, torch.zeros(3), atol=1e-4, rtol=0)
-    assert perp.evaluations.prior == 4
+    rows = []
+    prior.unet.register_forward_hook(lambda m, args, out: rows.append(len(args[0])))
+    with torch.no_grad():
+        perp.prior_eps(z_t, t, ring(3))
+    assert rows == [12] and perp.evaluations["unet_prior"] == 4
 
 
 def test_perpendicular_leaves_nothing_along_the_other():
@@ -357,12 +362,12 @@ def test_the_entropic_share_is_measured_by_quarter_of_the_schedule(prior):
     z_t, t, eps = noisy(prior)
     cameras = ring(3)
     with torch.no_grad():
-        mix = esd.particle_eps(z_t, t, eps, cameras)
+        mix, entropic = esd.particle_eps(z_t, t, eps, cameras)
         difference = esd.prior_eps(z_t, t, cameras) - mix
-        esd._measure(difference, t)
+        stats = entropic_shares(entropic, difference, t, len(prior.schedule))
         term = 0.5 * (
             esd.phi.eps(z_t, t, camera_vector(cameras)) - esd.phi.eps(z_t, t, torch.zeros(3, 17))
         )
     expected = (term.flatten(1).norm(dim=1) / difference.flatten(1).norm(dim=1)).tolist()
-    found = [esd.stats[f"entropic_share_{b}"] for b in (0, 1, 3)]
+    found = [stats[f"entropic_share_{b}"] for b in (0, 1, 3)]
     assert found == pytest.approx(expected, rel=1e-3)

@@ -41,7 +41,7 @@ def fit(lam: float | None, *, seed: int, steps: int) -> Float[Tensor, "2 2"]:
         with torch.no_grad():
             phi.views = z.detach()
             phi.marginal = Mixture(torch.ones(1, 1), m.view(1, 1, 2), L @ L.T)
-        grad_z = guidance.gradient(z.detach(), cameras, step, g)
+        grad_z = guidance.gradient(z.detach(), cameras, step, g).grad
         optimizer.param_groups[0]["lr"] = 4.0 / (1 + step / 100)
         optimizer.zero_grad()
         ((grad_z * z).sum() / VIEWS).backward()

@@ -65,7 +65,7 @@ def fit(lam: float | None, peaks: list[float], *, seed: int, steps: int) -> Floa
         together = x.view(VIEWS, groups, 2).transpose(0, 1)
         phi.marginal = Mixture(uniform, together, torch.zeros(2, 2))
         rate = RATES[0] * (RATES[1] / RATES[0]) ** (step / steps)
-        x = x - rate * guidance.gradient(x, cameras, step, g)
+        x = x - rate * guidance.gradient(x, cameras, step, g).grad
     return x.view(VIEWS, groups, 2).transpose(0, 1).contiguous()
 
 
