@@ -1,8 +1,11 @@
 """Holds the architecture: imports go down only, and every foreign library has its door."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -126,6 +129,20 @@ def test_every_foreign_library_has_its_door(module):
             assert module in DOORS[library], f"{library} is not for {module}"
     at_once = {name.split(".")[0] for name in imports(tree.body)}
     assert not at_once & SLOW, "slow libraries are imported in the function that needs them"
+
+
+def test_every_library_that_is_imported_is_declared():
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    declared = [*project["dependencies"], *project["optional-dependencies"]["slurm"]]
+    names = {re.split(r"[<>=!~ \[]", line)[0].lower().replace("_", "-") for line in declared}
+    homes = metadata.packages_distributions()
+    for path in MODULES.values():
+        for library in {
+            name.split(".")[0] for name in imports(ast.walk(ast.parse(path.read_text())))
+        }:
+            if library not in sys.stdlib_module_names and library != "splat_esd":
+                wanted = {home.lower().replace("_", "-") for home in homes.get(library, [library])}
+                assert wanted & names, f"{path.name} imports {library}, which pyproject.toml lacks"
 
 
 def test_the_package_is_imported_without_torch():

@@ -66,7 +66,7 @@ def compose_file(path: Path) -> dict[str, Any]:
     from yaml import YAMLError
 
     try:
-        with initialize_config_dir(str(path.parent.absolute()), version_base="1.3"):
+        with initialize_config_dir(str(path.parent.absolute()), **_version_base()):
             data = OmegaConf.to_container(compose(path.name), resolve=True)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         said = " ".join(str(error).split())
@@ -74,11 +74,18 @@ def compose_file(path: Path) -> dict[str, Any]:
     return cast(dict[str, Any], data)
 
 
+def _version_base() -> dict[str, str]:
+    """Returns the option that hydra 1.3 warns without, and 1.4 warns with."""
+    import hydra
+
+    return {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
+
+
 @cache
 def _tree(choices: tuple[str, ...]) -> Any:
     from hydra import compose, initialize_config_dir
 
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **_version_base()):
         return compose("generate", list(choices))
 
 
