@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from splat_esd.config.schema import DensityConfig
+from splat_esd.errors import UsageError
 from splat_esd.gaussians import Gaussians
 from splat_esd.geometry import quat_to_rotmat
 from splat_esd.rasterize import RenderOutput
@@ -70,7 +71,7 @@ class Density:
         Returns:
             Nothing, or in a round how many were `grown` and `pruned` (mcmc: `moved`).
         Raises:
-            ValueError: If no Gaussian would be left.
+            UsageError: If no Gaussian would be left.
         """
         if self.config.strategy == "none":
             return {}
@@ -152,7 +153,7 @@ class Density:
         if self.config.strategy == "default":
             doomed = faint | (params["scales"].exp().amax(dim=1) > self.config.prune_scale)
         if doomed.all():
-            raise ValueError(
+            raise UsageError(
                 f"density would leave none of the {len(doomed)} Gaussians: {int(faint.sum())} are "
                 f"no more opaque than density.prune_opacity = {self.config.prune_opacity:g}, the "
                 f"others larger than density.prune_scale = {self.config.prune_scale:g}; lower the "

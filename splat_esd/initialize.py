@@ -36,7 +36,7 @@ def ball(
         color: Grey level in [0, 1]; every channel gets a little noise.
         generator: Decides where things are drawn and on which device they lie.
     Raises:
-        ValueError: If there are too few points to measure a distance, or opacity is out of range.
+        UsageError: If there are too few points to measure a distance, or opacity is out of range.
     """
     device = generator.device
     directions = F.normalize(torch.randn(count, 3, generator=generator, device=device), dim=-1)
@@ -59,7 +59,7 @@ def from_points(
         colors: RGB in [0, 1]; mid-grey by default.
         opacity: Of every Gaussian, in (0, 1).
     Raises:
-        ValueError: If there are fewer than two points, a coordinate is not finite, or opacity is
+        UsageError: If there are fewer than two points, a coordinate is not finite, or opacity is
             out of range.
     """
     colors = torch.full_like(points, 0.5) if colors is None else colors
@@ -115,9 +115,9 @@ def _neighbour_log_scales(points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
     from scipy.spatial import KDTree
 
     if len(points) < 2:
-        raise ValueError(f"expected two points or more, to measure distances, got {len(points)}.")
+        raise UsageError(f"expected two points or more, to measure distances, got {len(points)}.")
     if not points.isfinite().all():
-        raise ValueError("expected finite points, got NaN or infinity among them.")
+        raise UsageError("expected finite points, got NaN or infinity among them.")
     array = points.detach().cpu().double().numpy()
     distances, _ = KDTree(array).query(array, k=min(4, len(array)))
     mean = distances[:, 1:].mean(axis=1)
@@ -129,7 +129,7 @@ def _neighbour_log_scales(points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
 
 def _full_log_scales(means: Float[Tensor, "N 3"], scale: float) -> Float[Tensor, "N 3"]:
     if scale <= 0:
-        raise ValueError(f"scale must be positive, got {scale}.")
+        raise UsageError(f"scale must be positive, got {scale}.")
     return torch.full_like(means, math.log(scale))
 
 
@@ -141,7 +141,7 @@ def _assemble(
     colors: Float[Tensor, "N 3"],
 ) -> Gaussians:
     if not 0 < opacity < 1:
-        raise ValueError(f"init.opacity must lie in (0, 1), got {opacity}.")
+        raise UsageError(f"init.opacity must lie in (0, 1), got {opacity}.")
     return Gaussians(
         means=means,
         quats=quats,

@@ -9,6 +9,7 @@ from PIL import Image
 from test_turntable import film
 
 from splat_esd.config.schema import ExportConfig, MeshConfig
+from splat_esd.errors import UsageError
 from splat_esd.export.bundle import write_files
 from splat_esd.formats.ply import read_ply
 from splat_esd.initialize import ball
@@ -81,6 +82,6 @@ def test_a_transparent_turntable_has_no_background_and_its_film_a_white_one(tmp_
 
 def test_no_splats_is_an_error_and_no_empty_files(tmp_path: Path):
     nothing = toy().select(torch.zeros(64, dtype=torch.bool))
-    with pytest.raises(ValueError, match="no splats"):
+    with pytest.raises(UsageError, match="no splats"):
         write_files(nothing, tmp_path / "out", asked("ply"), MESH)
     assert not (tmp_path / "out").exists()

@@ -146,7 +146,6 @@ def test_a_run_without_a_splat_says_how_to_finish_it(
     [
         (UsageError("the prior does not know 'zebra'."), 2, "the prior does not know 'zebra'."),
         (EnvironmentProblem("no GPU here."), 3, "no GPU here."),
-        (ValueError("opacities: expected [N]."), 2, "opacities: expected [N]."),
         (KeyboardInterrupt(), 130, "interrupted."),
         (OSError(errno.ENOSPC, "No space left on device", "o/s.ply"), 3, "o/s.ply: No space left"),
         (PermissionError(errno.EACCES, "Permission denied", "o"), 3, "o: Permission denied."),
@@ -175,13 +174,35 @@ def test_a_full_gpu_is_no_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert "out of memory; try" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("error", [AssertionError("not so"), ValueError("not so")], ids=repr)
 def test_a_bug_shows_where_it_is(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    assert fail_with(monkeypatch, AssertionError("not so")) == 1
+    assert fail_with(monkeypatch, error) == 1
     said = capsys.readouterr().err
     assert "Traceback" in said
     assert "not so" in said
+    assert said.endswith(f"error: {cli.BUG}\n")
+
+
+def test_a_value_error_in_the_mesh_code_is_a_bug_and_no_mistake_of_the_user(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    import torch
+
+    from splat_esd.formats.ply import write_ply
+    from splat_esd.initialize import ball
+
+    def broken(*_given: object, **_options: object) -> None:
+        raise ValueError("could not broadcast")
+
+    generator = torch.Generator().manual_seed(0)
+    splats = ball(200, radius=0.5, opacity=0.9, color=0.5, generator=generator)
+    path = write_ply(splats, tmp_path / "a.ply")
+    monkeypatch.setattr("splat_esd.mesh.surface.clean", broken)
+    assert cli.main(["export", f"from={path}", f"out={tmp_path / 'out'}", "formats=[glb]"]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" in said and "could not broadcast" in said
     assert said.endswith(f"error: {cli.BUG}\n")
 
 
@@ -189,7 +210,7 @@ def test_the_traceback_of_a_mistake_is_there_when_asked_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setenv("SPLAT_ESD_TRACEBACK", "1")
-    assert fail_with(monkeypatch, ValueError("bad shape.")) == 2
+    assert fail_with(monkeypatch, UsageError("bad shape.")) == 2
     assert "Traceback" in capsys.readouterr().err
 
 

@@ -9,6 +9,7 @@ from scenes import astype, random_gaussians, some_cameras
 
 from splat_esd.config.schema import DensityConfig
 from splat_esd.densify import NAMES, Density, compute_relocation, quat_scale_to_covar_preci
+from splat_esd.errors import UsageError
 from splat_esd.gaussians import Gaussians
 from splat_esd.optim import make_optimizers
 from splat_esd.rasterize import RenderOutput, rasterize
@@ -206,7 +207,7 @@ def test_pruning_everything_is_refused(strategy):
     gaussians = astype(random_gaussians(N), torch.float32)
     gaussians.logit_opacities.fill_(-9.0)
     training = Training(gaussians, strategy=strategy)
-    with pytest.raises(ValueError, match=r"none of the 100 Gaussians.*prune_opacity = 0\.01"):
+    with pytest.raises(UsageError, match=r"none of the 100 Gaussians.*prune_opacity = 0\.01"):
         in_one_round(training, torch.ones(N))
     assert len(training.gaussians) == N
 

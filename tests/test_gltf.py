@@ -6,6 +6,7 @@ import pytest
 import torch
 from test_ply import some
 
+from splat_esd.errors import UsageError
 from splat_esd.formats.gltf import write_gltf
 from splat_esd.geometry import up_rotation
 
@@ -89,10 +90,10 @@ def test_millions_of_splats_are_written_a_part_at_a_time(tmp_path, monkeypatch):
 
 
 def test_nothing_is_written_of_nothing_or_of_nan(tmp_path):
-    with pytest.raises(ValueError, match="there are no splats to write"):
+    with pytest.raises(UsageError, match="there are no splats to write"):
         write_gltf(some().select(torch.zeros(20, dtype=torch.bool)), tmp_path / "splat.glb")
     splats = some()
     splats.means[3, 1] = torch.nan
-    with pytest.raises(ValueError, match="means holds NaN or infinity"):
+    with pytest.raises(UsageError, match="means holds NaN or infinity"):
         write_gltf(splats, tmp_path / "splat.glb")
     assert not list(tmp_path.iterdir())

@@ -78,7 +78,7 @@ def test_a_seed_names_a_ball():
     ],
 )
 def test_a_ball_that_cannot_be_is_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UsageError, match=message):
         grey_ball(**changes)
 
 
@@ -101,7 +101,7 @@ def test_points_that_coincide_still_get_a_size():
 def test_points_that_are_nowhere_are_refused():
     points = torch.zeros(5, 3)
     points[3, 1] = math.nan
-    with pytest.raises(ValueError, match="expected finite points"):
+    with pytest.raises(UsageError, match="expected finite points"):
         from_points(points, opacity=0.1)
 
 

@@ -76,7 +76,7 @@ def test_nothing_is_printed(capfd):
 
 
 def test_no_splats_are_refused(viewer):
-    with pytest.raises(ValueError, match="there are no splats to show"):
+    with pytest.raises(UsageError, match="there are no splats to show"):
         viewer.show(some(0))
 
 

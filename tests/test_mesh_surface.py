@@ -238,3 +238,10 @@ def test_the_contour_of_any_field_is_closed(seed: int, blur: float, level: float
         points, triangles = contour(field, level, Grid(np.zeros(3), 0.1, field.shape))
         assert is_closed(*seal(points, triangles))
         assert volume(points, triangles) > 0
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, 1.0])
+def test_a_field_without_a_surface_is_refused_in_our_own_words(value: float):
+    field = np.full((6, 6, 6), value)
+    with pytest.raises(UsageError, match="the splat shows no surface"):
+        contour(field, 0.0, Grid(np.zeros(3), 1.0, field.shape))

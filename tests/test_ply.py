@@ -152,14 +152,14 @@ def test_what_is_not_finite_is_refused_and_the_old_file_stays(tmp_path, field, p
     before = path.read_bytes()
     splats = some()
     getattr(splats, field).view(-1)[5] = poison
-    with pytest.raises(ValueError, match=r"was not written: \w+ holds NaN or infinity"):
+    with pytest.raises(UsageError, match=r"was not written: \w+ holds NaN or infinity"):
         write_ply(splats, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_no_splats_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="there are no splats to write"):
+    with pytest.raises(UsageError, match="there are no splats to write"):
         write_ply(some().select(torch.zeros(20, dtype=torch.bool)), tmp_path / "splat.ply")
     assert not list(tmp_path.iterdir())
 

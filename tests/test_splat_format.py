@@ -3,6 +3,7 @@ import pytest
 import torch
 from test_ply import some
 
+from splat_esd.errors import UsageError
 from splat_esd.formats.splat import write_splat
 from splat_esd.geometry import quat_to_rotmat, up_rotation
 
@@ -25,10 +26,10 @@ def test_each_splat_is_thirty_two_bytes_turned_as_asked(tmp_path, up):
 
 
 def test_nothing_is_written_of_nothing_or_of_nan(tmp_path):
-    with pytest.raises(ValueError, match="there are no splats to write"):
+    with pytest.raises(UsageError, match="there are no splats to write"):
         write_splat(some().select(torch.zeros(20, dtype=torch.bool)), tmp_path / "a.splat")
     splats = some()
     splats.logit_opacities[3] = torch.inf
-    with pytest.raises(ValueError, match="logit_opacities holds NaN or infinity"):
+    with pytest.raises(UsageError, match="logit_opacities holds NaN or infinity"):
         write_splat(splats, tmp_path / "a.splat")
     assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ import pytest
 import torch
 from test_ply import some
 
+from splat_esd.errors import UsageError
 from splat_esd.formats.spz import pack_spz, write_spz
 from splat_esd.geometry import up_rotation
 
@@ -72,10 +73,10 @@ def test_whichever_part_of_a_quaternion_is_largest_is_left_out(tmp_path, largest
 
 
 def test_nothing_is_written_of_nothing_or_of_nan(tmp_path):
-    with pytest.raises(ValueError, match="there are no splats to write"):
+    with pytest.raises(UsageError, match="there are no splats to write"):
         write_spz(some().select(torch.zeros(20, dtype=torch.bool)), tmp_path / "splat.spz")
     splats = some()
     splats.means[3, 1] = torch.nan
-    with pytest.raises(ValueError, match="means holds NaN or infinity"):
+    with pytest.raises(UsageError, match="means holds NaN or infinity"):
         write_spz(splats, tmp_path / "splat.spz")
     assert not list(tmp_path.iterdir())

@@ -46,8 +46,6 @@ def main(argv: Sequence[str]) -> int:
         return 141
     except SplatError as error:
         return _failed(str(error), error.exit_code)
-    except ValueError as error:
-        return _failed(str(error), UsageError.exit_code)
     except OSError as error:
         return _failed(_about_files(error), EnvironmentProblem.exit_code)
     except Exception as error:

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 from splat_esd.config.schema import ExportConfig, MeshConfig
+from splat_esd.errors import UsageError
 from splat_esd.export.images import take_pictures
 from splat_esd.export.page import Result, viewing_distance, with_final, write_page
 from splat_esd.export.turntable import write_sheet, write_turntable
@@ -33,12 +34,12 @@ def write_files(
     Returns:
         Each file with what opens it, in the order asked for, meshes last.
     Raises:
-        ValueError: If there are no splats.
+        UsageError: If there are no splats.
         UsageError: If a mesh is asked for and the splats have no surface; the rest is written.
         EnvironmentProblem: If the disk does not take a file.
     """
     if not len(gaussians):
-        raise ValueError("there are no splats to export.")
+        raise UsageError("there are no splats to export.")
     folder.mkdir(parents=True, exist_ok=True)
     written, gaussians = [], gaussians.detach()
     names = dict.fromkeys(settings.formats)

@@ -47,10 +47,10 @@ class LiveViewer:
         """Replaces what the page shows.
 
         Raises:
-            ValueError: If there are no splats.
+            UsageError: If there are no splats.
         """
         if not len(gaussians):
-            raise ValueError("there are no splats to show.")
+            raise UsageError("there are no splats to show.")
         gaussians = gaussians.detach().to("cpu")
         axes = quat_to_rotmat(gaussians.quats) * gaussians.scales[:, None, :]
         self._server.scene.add_gaussian_splats(

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from splat_esd.errors import UsageError
 from splat_esd.gaussians import Gaussians
 from splat_esd.geometry import up_rotation
 
@@ -25,15 +26,16 @@ def upright_parts(
         path: The file, for the messages.
         up: "-y", "y" or "z".
     Raises:
-        ValueError: If there are no splats, a value is not finite, or `up` is unknown.
+        UsageError: If there are no splats, or a value is not finite.
+        ValueError: If `up` is unknown.
     """
     rotation = up_rotation(up)
     if not len(gaussians):
-        raise ValueError(f"there are no splats to write to {path}.")
+        raise UsageError(f"there are no splats to write to {path}.")
     stored = gaussians.detach()
     for name, values in stored.parameters().items():
         if not values.isfinite().all():
-            raise ValueError(f"{path} was not written: {name} holds NaN or infinity.")
+            raise UsageError(f"{path} was not written: {name} holds NaN or infinity.")
     for start in range(0, len(stored), _PART):
         which = slice(start, min(start + _PART, len(stored)))
         part = Gaussians(**{name: value[which] for name, value in stored.parameters().items()})

@@ -157,11 +157,18 @@ def contour(
 ) -> tuple[Float[ndarray, "V 3"], Int[ndarray, "F 3"]]:
     """Returns the surface where the field is `level`, by marching cubes.
 
+    Raises:
+        UsageError: If the field reaches the level nowhere, or lies on one side of it.
     References:
         Efficient Implementation of Marching Cubes' Cases (Lewiner et al., 2003).
     """
     from skimage.measure import marching_cubes
 
+    if not field.min() < level < field.max():
+        raise UsageError(
+            "there is nothing to make a mesh of: the splat shows no surface. If a few splats "
+            "lie far from the rest, the rest is too small to be seen; remove them."
+        )
     vertices, faces, _, _ = marching_cubes(field, level, gradient_direction="descent")
     return grid.low + grid.step * vertices.astype(np.float64), faces.astype(np.int64)
 
