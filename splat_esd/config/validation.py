@@ -1,4 +1,4 @@
-"""Data held to a model: the same, checked and frozen, or one line for each thing that is wrong."""
+"""Validates data against a pydantic model; turns errors into one-line messages."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The words of a prompt, and what is said of those that nobody has taught."""
+"""Checks a prompt against a prior's vocabulary."""
 
 import re
 from collections.abc import Collection

@@ -34,7 +34,8 @@ def timeline_file(folder: Path, step: int) -> Path:
 
 
 def about(splat: Path) -> Result:
-    """Returns all about the splats of a file but themselves: much of a run's, else the name.
+    """Returns a splat file's metadata: prompt, settings and history if it lies in a run's folder,
+    else its name.
 
     Raises:
         UsageError: If the run's config.yaml cannot be read.
