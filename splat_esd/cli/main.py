@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from splat_esd.cli.help import HELP
-from splat_esd.errors import EnvironmentProblem, SplatError, UsageError
+from splat_esd.errors import EnvironmentProblem, SplatError, UsageError, did_you_mean
 
 OUT_OF_MEMORY = "out of memory; try cameras.batch_size=1, quality=draft or a smaller density.cap."
 BUG = "this is a bug in splat-esd; please report it with the lines above."
@@ -35,7 +35,7 @@ def run() -> NoReturn:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs one command and returns its exit code; every failure ends in one line, no traceback."""
+    """Runs one command and returns its exit code; every failure but a bug ends in one line."""
     try:
         return _dispatch(list(argv))
     except KeyboardInterrupt:
@@ -206,8 +206,6 @@ def _splat_of(path: Path) -> Path:
 
 
 def _no_command(argv: list[str]) -> str:
-    from splat_esd.errors import did_you_mean
-
     words = " ".join(word for word in argv if "=" not in word)
     hint = did_you_mean(argv[0], _COMMANDS) or f'; did you mean splat-esd prompt="{words}"?'
     return f"no command {argv[0]!r}{hint}"

@@ -1,6 +1,6 @@
 """The configuration of a run, and its strict loader.
 
-It is checked once, and below `cli.py` everybody sees these frozen objects only.
+It is checked once, and below `cli/` everybody sees these frozen objects only.
 """
 
 import json
