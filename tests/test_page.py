@@ -6,6 +6,7 @@ import pytest
 import torch
 from test_ply import some
 
+from splat_esd.errors import UsageError
 from splat_esd.export.page import (
     FRAMES_MAX,
     RESULTS_MAX,
@@ -80,5 +81,5 @@ def test_no_more_results_than_a_browser_draws(tmp_path, count):
 
 
 def test_no_splats_make_no_page():
-    with pytest.raises(ValueError, match="there are no splats"):
+    with pytest.raises(UsageError, match="there are no splats"):
         with_final(Result("x"), some().select(torch.zeros(20, dtype=torch.bool)))
