@@ -66,16 +66,16 @@ def make_run(config: Config, prior: Prior) -> Run:
         prior,
         book,
         config.guidance,
-        cfg_scale=config.cfg_scale,
-        perp_neg=config.perp_neg,
-        steps=config.total_steps,
-        rank=config.lora_rank,
+        cfg_scale=config.guidance.cfg_scale,
+        perp_neg=config.guidance.perp_neg.enabled,
+        steps=config.steps,
+        rank=config.guidance.lora.rank,
         seed=config.seed,
     )
     phi_optimizer = None
     if guidance.phi is not None:
         phi = guidance.phi.trainable().values()
-        phi_optimizer = torch.optim.Adam(phi, lr=config.lora_learning_rate)
+        phi_optimizer = torch.optim.Adam(phi, lr=config.guidance.lora.learning_rate)
     views = config.cameras
     return Run(
         config=config,
@@ -85,7 +85,7 @@ def make_run(config: Config, prior: Prior) -> Run:
         gaussians=gaussians,
         optimizers=optimizers,
         phi_optimizer=phi_optimizer,
-        density=Density(config.density, config.total_steps, gaussians, optimizers),
+        density=Density(config.density, config.steps, gaussians, optimizers),
         cameras=CameraDistribution(
             batch_size=views.batch_size,
             elevation=_radians(views.elevation),
@@ -133,7 +133,7 @@ def train_step(run: Run, step: int) -> dict[str, float | int]:
     """
     config = run.config
     generator = step_generator(config.seed, step, run.device)
-    cameras = run.cameras.sample(generator, step / config.total_steps)  # c ~ p(c)
+    cameras = run.cameras.sample(generator, step / config.steps)  # c ~ p(c)
     out = render(run, cameras, run.background.sample(len(cameras), generator))  # x = g(theta, c)
     z = run.prior.encode_images(out.rgb)  # z = E(x)
     before = _copy_of_state(run)
@@ -146,7 +146,7 @@ def train_step(run: Run, step: int) -> dict[str, float | int]:
     loss.backward()
     finite = _finite(run.gaussians.parameters().values())
     if finite:
-        set_learning_rates(run.optimizers, config.learning_rates, step / config.total_steps)
+        set_learning_rates(run.optimizers, config.learning_rates, step / config.steps)
         for optimizer in run.optimizers.values():
             optimizer.step()
 

@@ -7,14 +7,31 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from splat_esd.cli.help import HELP
 from splat_esd.config import load as config_module
-from splat_esd.config.load import Config, load_config, load_export
+from splat_esd.config.load import (
+    FROM_PRIOR,
+    Config,
+    ExportJob,
+    changes_since,
+    load_config,
+    load_export,
+)
+from splat_esd.config.reference import keys, markdown
+from splat_esd.config.schema import (
+    DensityConfig,
+    GuidanceConfig,
+    InitConfig,
+    LoraConfig,
+    PriorConfig,
+    QualityConfig,
+)
 from splat_esd.errors import ConfigError
 from splat_esd.paths import CONF
 
 CHOICES = sorted(
     (path.parent.name, path.stem)
-    for path in CONF.glob("*/*.yaml")
+    for path in CONF.glob("*/[!_]*.yaml")
     if path.parent.name != "experiment"
 )
 NEEDS_FILE = {("init", "ply"), ("init", "points")}
@@ -51,7 +68,8 @@ def test_every_key_of_every_file_has_a_comment():
         if path.parent != CONF and "defaults:" not in lines and path.parent.name != "quality":
             bare = [line for line in lines if ":" in line and "#" not in line]
             assert all(
-                line.endswith(":") or line.split(":")[0] in ("name", "kind", "defaults")
+                line.endswith(":")
+                or line.split(":")[0] in ("name", "kind", "strategy", "backend", "defaults")
                 for line in bare
             )
 
@@ -128,8 +146,8 @@ def test_a_choice_keeps_the_values_set_beside_it_in_any_order():
 
 
 def test_quality_sets_steps_and_steps_outrank_it():
-    assert load("quality=draft").total_steps < load().total_steps < load("quality=high").total_steps
-    assert load("quality=high", "steps=7").total_steps == 7
+    assert load("quality=draft").steps < load().steps < load("quality=high").steps
+    assert load("quality=high", "steps=7").steps == 7
 
 
 def test_the_splats_rates_fall_as_the_root_of_the_priors_steps():
@@ -138,9 +156,9 @@ def test_the_splats_rates_fall_as_the_root_of_the_priors_steps():
 
 
 def test_the_guidance_scale_is_its_own_or_the_priors():
-    assert load("prior=sd21").cfg_scale == 7.5
-    assert load("prior=sd21", "guidance=sds").cfg_scale == 100
-    assert load("prior=sd21", "guidance.cfg_scale=2").cfg_scale == 2
+    assert load("prior=sd21").guidance.cfg_scale == 7.5
+    assert load("prior=sd21", "guidance=sds").guidance.cfg_scale == 100
+    assert load("prior=sd21", "guidance.cfg_scale=2").guidance.cfg_scale == 2
 
 
 @pytest.mark.parametrize(
@@ -168,7 +186,7 @@ def test_the_guidance_scale_is_its_own_or_the_priors():
         ("seed=1,2", "seed takes one value, got 1,2; start a run for each."),
         ("viewer=yes", "viewer must be true or false, got 'yes'."),
         ("out=", "out must name a path, got nothing."),
-        ("out=null", "out must be text, got None."),
+        ("out=null", "out must be a path, got None."),
         ("cameras.elevation=[1,2,3]", "cameras.elevation has the wrong number of values."),
         ("cameras.elevation=[1]", "cameras.elevation has the wrong number of values."),
         ("cameras.elevation=[1,100]", "cameras.elevation must lie in [-90, 90], got 100.0."),
@@ -272,7 +290,8 @@ def test_the_yaml_uses_the_names_of_the_command_line():
         ("", "holds no configuration"),
         ("- a", "holds no configuration"),
         ("a: [", "is not readable as YAML, line 1"),
-        ("prompt: x", "is missing"),
+        ("seed: 1", "prompt is missing"),
+        ("prompt: x\nseed: -1", "seed must lie in"),
     ],
 )
 def test_a_damaged_config_file_is_named(text: str, expected: str):
@@ -281,10 +300,41 @@ def test_a_damaged_config_file_is_named(text: str, expected: str):
     assert str(caught.value).startswith("run/config.yaml")
 
 
-def test_an_unknown_key_in_a_config_file_is_refused():
-    text = load().to_yaml() + "colour: red\n"
-    with pytest.raises(ConfigError, match=r"config\.yaml: unknown key colour"):
-        Config.from_yaml(text)
+def test_an_earlier_versions_config_file_is_filled_from_the_defaults():
+    data = yaml.safe_load(load("guidance.cfg_scale=4").to_yaml())
+    del data["density"]["noise"], data["mesh"]
+    data["guidance"]["lora"] |= {"rank": None, "alpha": 2}  # null was the prior's; alpha is gone
+    text = yaml.safe_dump(data | {"colour": "red"})
+    assert Config.from_yaml(text) == load("guidance.cfg_scale=4")
+    said = changes_since(text)
+    assert "colour is no longer a setting and is left out." in said
+    assert "guidance.lora.alpha is no longer a setting and is left out." in said
+    assert "density.noise was not a setting yet and is 0.0, the default." in said
+    assert len(said) == 2 + 1 + len(load().mesh.model_dump())
+
+
+def test_a_config_file_of_this_version_has_nothing_to_say():
+    for asked in ([], ["guidance=sds"], ["prior=sd21", "init=ply", "init.path=a.ply"]):
+        assert changes_since(load(*asked).to_yaml()) == []
+
+
+def test_settings_are_made_in_python_as_on_the_command_line():
+    made = Config(
+        prompt="a corgi",
+        quality=QualityConfig(name="draft", steps=220),
+        guidance=GuidanceConfig(name="vsd", lam=0.0, lora=LoraConfig(rank=8)),
+        prior=PriorConfig(cfg_scale=2.0),
+        init=InitConfig(count=10000),
+        density=DensityConfig(cap=15000),
+    )
+    asked = load("quality=draft", "guidance=vsd", "guidance.lora.rank=8", "prior.cfg_scale=2")
+    assert made == asked
+    assert (made.guidance.cfg_scale, made.steps) == (2.0, 220)
+
+
+def test_the_default_of_every_key_obeys_its_own_type_and_range():
+    made = Config(prompt="a corgi")
+    assert Config.from_yaml(made.to_yaml()) == made == load()
 
 
 @pytest.fixture
@@ -333,6 +383,15 @@ def test_resume_still_names_unknown_keys(stopped: tuple[Config, Path]):
     assert "did you mean seed?" in message(f"resume={stopped[1]}", "sede=5")
 
 
+def test_resume_says_what_it_filled(stopped: tuple[Config, Path], capsys):
+    path = stopped[1] / "config.yaml"
+    path.write_text(path.read_text().replace("  noise: 0.0\n", "") + "colour: red\n")
+    assert load_config([f"resume={stopped[1]}"]).density.noise == 0.0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "density.noise was not a setting yet" in said
+    assert "colour is no longer a setting" in said
+
+
 def test_resume_needs_a_run(tmp_path: Path):
     assert "there is no config.yaml in it" in message(f"resume={tmp_path}")
     assert "there is no config.yaml in it" in message(f"resume={tmp_path / 'nowhere'}")
@@ -369,9 +428,35 @@ def test_export_names_mistakes(overrides: list[str], expected: str):
 
 def test_what_a_prior_needs_comes_with_it_unless_asked_otherwise():
     zoo, sd = load("prior=zoo"), load("prior=sd21")
-    assert (zoo.cfg_scale, zoo.total_steps, zoo.prior.pullback) == (1.5, 500, "decoder")
-    assert (sd.perp_neg, sd.total_steps, sd.prior.pullback) == (False, 4000, "encoder")
-    assert (zoo.lora_rank, sd.lora_rank, load("guidance.lora.rank=2").lora_rank) == (16, 4, 2)
-    assert not zoo.perp_neg
-    assert load("prior=zoo", "guidance.perp_neg.enabled=true").perp_neg
-    assert load("prior=sd21", "steps=7").total_steps == 7
+    assert (zoo.guidance.cfg_scale, zoo.steps, zoo.prior.pullback) == (1.5, 500, "decoder")
+    assert (sd.steps, sd.prior.pullback) == (4000, "encoder")
+    assert not sd.guidance.perp_neg.enabled and not zoo.guidance.perp_neg.enabled
+    assert (zoo.guidance.lora.rank, sd.guidance.lora.rank) == (16, 4)
+    assert (zoo.guidance.lora.learning_rate, sd.guidance.lora.learning_rate) == (1e-3, 1e-4)
+    assert load("guidance.lora.rank=2").guidance.lora.rank == 2
+    assert load("prior.perp_neg=true").guidance.perp_neg.enabled
+    assert not load("prior.perp_neg=true", "prior.view_prompts=false").guidance.perp_neg.enabled
+    assert load("prior=sd21", "steps=7").steps == 7
+
+
+def test_null_leaves_a_key_to_the_prior():
+    nulls = [f"{name}=null" for name in FROM_PRIOR]
+    assert load("prior=sd21", *nulls) == load("prior=sd21")
+
+
+def test_the_reference_of_all_keys_is_up_to_date():
+    assert (CONF / "README.md").read_text(encoding="utf-8") == markdown()
+
+
+def test_every_key_says_what_it_means():
+    for model in (Config, ExportJob):
+        for name, field in keys(model):
+            assert len(field.description or "") > 10, name
+
+
+def test_help_prints_the_default_and_the_meaning_of_the_models():
+    for name in ("seed", "out", "guidance.lambda"):
+        field = dict(keys(Config))[name]
+        assert f"  {name}={field.default}" in HELP["generate"]
+        assert field.description.split(":")[0] in " ".join(HELP["generate"].split())
+    assert "  mesh.faces=50000" in HELP["export"]

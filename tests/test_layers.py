@@ -57,8 +57,8 @@ DOORS = {
     "hydra": {"config.overrides"},
     "omegaconf": {"config.overrides"},
     "yaml": {"config.overrides", "config.load", "runs.summary", "study.cell"},
-    "pydantic": {"config.schema", "config.load", "config.validation", "study.experiment"}
-    | {"bench.mesh", "bench.raster", "plane.run"},
+    "pydantic": {"config.schema", "config.load", "config.validation", "config.reference"}
+    | {"bench.mesh", "bench.raster", "plane.run", "study.experiment"},
     "huggingface_hub": {"diffusion.prior", "config.load"},
     "safetensors": {"zoo.judge.network", "zoo.judge.train"},
     "imageio_ffmpeg": {"export.turntable", "cli.doctor"},

@@ -274,7 +274,7 @@ def test_a_file_may_start_from_another(tmp_path):
     assert experiment.seeds == (7,) and experiment.prompts == ("a cat",)
     assert str(experiment.out) == "studies/more"
     (cell,) = cells(experiment)
-    assert cell.config.total_steps == 3 and cell.config.seed == 7
+    assert cell.config.steps == 3 and cell.config.seed == 7
 
 
 def test_an_unknown_name_is_told_the_nearest():

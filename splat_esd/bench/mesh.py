@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from splat_esd import console
 from splat_esd.bench import machine
-from splat_esd.config.overrides import assign, compose, split_overrides
+from splat_esd.config.overrides import assign, split_overrides
 from splat_esd.config.schema import Count, MeshConfig, UserPath
 from splat_esd.config.validation import validate
 from splat_esd.errors import UsageError
@@ -46,7 +46,7 @@ class MeshBench(BaseModel):
 
     threads: Count = 1
     toys: bool = True
-    mesh: MeshConfig
+    mesh: MeshConfig = MeshConfig()
     out: UserPath | None = None
 
 
@@ -91,7 +91,7 @@ def read(arguments: Sequence[str]) -> tuple[list[Path], MeshBench]:
         if not path.is_file():
             raise UsageError(f"there is no splat {path}.")
     groups, values = split_overrides([a for a in arguments if "=" in a or a.startswith("-")])
-    data: dict[str, Any] = {"mesh": compose({})["mesh"], **groups}
+    data: dict[str, Any] = {**groups}
     for key, value in values.items():
         assign(data, key, value)
     return splats, validate(MeshBench, data)

@@ -12,8 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from splat_esd import console
-from splat_esd.config.load import cached_mirror
-from splat_esd.config.overrides import compose
+from splat_esd.config.load import Config, cached_mirror
 from splat_esd.paths import ASSETS
 
 
@@ -162,7 +161,7 @@ def _ffmpeg() -> tuple[bool, str]:
 
 
 def _outputs() -> tuple[bool, str]:
-    folder = Path(compose({})["out"]).absolute()
+    folder = Path(Config.model_fields["out"].default).absolute()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     with tempfile.TemporaryFile(dir=existing):
         pass

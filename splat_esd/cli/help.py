@@ -1,6 +1,14 @@
-"""What `splat-esd <command> --help` says."""
+"""What `splat-esd <command> --help` says; its tables of keys come from the settings' models."""
 
-GENERATE = """\
+from splat_esd.config.load import Config, ExportJob
+from splat_esd.config.reference import help_table
+
+_MAIN_KEYS = (
+    "negative_prompt", "seed", "seeds", "keep", "device", "out", "resume",
+    "viewer", "guidance.lambda", "init.path", "export.formats",
+)  # fmt: skip
+
+GENERATE = f"""\
 splat-esd turns words into a 3D Gaussian splat.
 
   splat-esd prompt="a corgi"                 make it; everything lands in outputs/
@@ -20,45 +28,28 @@ Commands
   zoo train|judge|exam     train the small built-in prior again, or its judge; examine it
 
 Settings are written KEY=VALUE. The ones to know:
-  prompt="..."             what to make; any text, taken as it is
-  negative_prompt="..."    what to stay away from
+  prompt="..."             what to make; any text, taken letter by letter
   quality=normal           draft | normal | high
-  seed=0                   another number, another splat; null picks one
-  seeds=4 keep=best        several, ranked; the best is named (sd priors: classifier=FOLDER)
   prior=auto               zoo (built in, toys, CPU) | sd21 | sd15 (Stable Diffusion, GPU)
   guidance=esd             esd | vsd | sds
-  guidance.lambda=0.5      0 is vsd; more keeps the views apart (no face on every side)
-  steps=null               length of the run; null takes the quality's
-  device=auto              cpu | cuda
-  out=outputs              where runs are put
-  resume=FOLDER            go on with a run that was stopped
-  viewer=true              watch it grow in the browser
+{help_table(Config, _MAIN_KEYS)}
 
-Also cameras.*, rasterizer.*, init.* (init=ply init.path=start.ply), density.*, optim.*,
-regularize.*, export.*, mesh.*, log.*: every key stands, with its meaning, in
-  {conf}
+Also cameras.*, rasterizer.*, density.*, optim.*, regularize.*, mesh.*, log.*: every key, its
+default and its meaning stand in README.md in
+  {{conf}}
 """
 
-EXPORT = """\
+EXPORT = f"""\
 splat-esd export from=RUN_OR_PLY [out=FOLDER] [formats=[ply,...]] [export.KEY=VALUE...]
 
   splat-esd export from=RUN formats=[turntable] export.size=512
   splat-esd export from=cat.ply out=cat formats=[ply] export.up=z
 
-  from                folder of a run, or a splat .ply
-  out=FOLDER          where the files go; a folder export/ beside the splat if left out
-  formats=[...]       ply | splat | spz | gltf (.glb): the splat, for other programs
-                      glb | obj | stl: a mesh with its texture (stl: without)
-                      turntable, strip (.mp4 and .webp) | sheet (.png) | viewer (.html)
-  export.up="-y"      axis that points up in .ply and .splat: "-y" (splat viewers) | y | z
-  export.full_ply=true     62 floats a splat, for old viewers
-  export.frames=60    views in the turntable
-  export.size=256     width and height of turntable and sheet, in pixels
-  export.transparent=true  no background in turntable.webp and sheet.png
-  mesh.faces=50000    triangles of the mesh, at most
-  mesh.texture=1024   width and height of its texture, in pixels
-  mesh.watertight=true     closed for certain
-  mesh.sharpen=3      rounds of fitting the texture to pictures of the splat
+{help_table(ExportJob)}
+
+formats= is short for export.formats=. The formats: ply | splat | spz | gltf (.glb) are the splat,
+for other programs; glb | obj | stl a mesh with its texture (stl: without); turntable, strip (.mp4
+and .webp) | sheet (.png) | viewer (.html).
 """
 
 VIEW = """\

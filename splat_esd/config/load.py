@@ -6,10 +6,10 @@ It is checked once, and below `cli/` everybody sees these frozen objects only.
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from splat_esd.config.overrides import assign, compose, split_overrides
 from splat_esd.config.schema import (
@@ -28,12 +28,22 @@ from splat_esd.config.schema import (
     RasterizerConfig,
     RegularizeConfig,
     UserPath,
+    key,
     within,
 )
 from splat_esd.config.validation import validate
 from splat_esd.errors import ConfigError
 
 EXAMPLE = 'splat-esd prompt="a corgi"'
+# What the prior decides where it is not given, or null.
+FROM_PRIOR = (
+    "guidance.cfg_scale",
+    "guidance.lora.rank",
+    "guidance.lora.learning_rate",
+    "guidance.perp_neg.enabled",
+    "steps",
+)
+Section = TypeVar("Section", bound=FrozenSection)
 # What may differ when a run is resumed: where it runs, and what is shown and written.
 # `steps` may not: learning rates, times and densification are fractions of the run.
 RESUMABLE = ("resume", "device", "viewer", "export", "mesh", "log")
@@ -59,65 +69,61 @@ _Dumper.add_representer(str, _Dumper.represent_str)
 class Config(FrozenSection):
     """Everything a run needs to know."""
 
-    prompt: Annotated[str, AfterValidator(_spoken)]
-    negative_prompt: str
-    seed: Annotated[int, within("[0, 4294967295]")] | None
-    seeds: Count
-    keep: Literal["all", "best"]
-    classifier: UserPath | None
-    steps: Count | None
-    out: UserPath
-    resume: UserPath | None
-    viewer: bool
-    device: Literal["auto", "cpu", "cuda"]
-    prior: PriorConfig
-    guidance: GuidanceConfig
-    cameras: CamerasConfig
-    rasterizer: RasterizerConfig
-    init: InitConfig
-    density: DensityConfig
-    quality: QualityConfig
-    optim: OptimConfig
-    regularize: RegularizeConfig
-    export: ExportConfig
-    mesh: MeshConfig
-    log: LogConfig
+    prompt: Annotated[str, AfterValidator(_spoken)] = Field(
+        description="What to make; any text, taken letter by letter."
+    )
+    negative_prompt: str = key("", "What to stay away from, in words.")
+    seed: Annotated[int, within("[0, 4294967295]")] | None = key(
+        0, "Start of all randomness; null: pick one and print it."
+    )
+    seeds: Count = key(1, "Runs to make, with the seeds from `seed` on.")
+    keep: Literal["all", "best"] = key(
+        "all", "all: keep every run | best: also rank them and report the best"
+    )
+    classifier: UserPath | None = key(
+        None, "Image classifier to rank by without the zoo's judge (folder, transformers' layout)."
+    )
+    steps: Count = key(500, "Steps of the run; null: quality.steps x prior.steps_factor.")
+    out: UserPath = key(Path("outputs"), "Folder under which every run gets a folder of its own.")
+    resume: UserPath | None = key(None, "Folder of a run to continue; its config.yaml is used.")
+    viewer: bool = key(False, "Show the splat in the browser while it grows (127.0.0.1 only).")
+    device: Literal["auto", "cpu", "cuda"] = key("auto", "auto (cuda if there is one) | cpu | cuda")
+    prior: PriorConfig = PriorConfig()
+    guidance: GuidanceConfig = GuidanceConfig()
+    cameras: CamerasConfig = CamerasConfig()
+    rasterizer: RasterizerConfig = RasterizerConfig()
+    init: InitConfig = InitConfig()
+    density: DensityConfig = DensityConfig()
+    quality: QualityConfig = QualityConfig()
+    optim: OptimConfig = OptimConfig()
+    regularize: RegularizeConfig = RegularizeConfig()
+    export: ExportConfig = ExportConfig()
+    mesh: MeshConfig = MeshConfig()
+    log: LogConfig = LogConfig()
 
     @model_validator(mode="after")
-    def _views_to_push_from(self) -> "Config":
-        if self.guidance.perp_neg.enabled and not self.prior.view_prompts:
-            raise ConfigError("guidance.perp_neg.enabled needs prior.view_prompts=true.")
+    def _resolved(self) -> "Config":
+        """Fills what was left to the prior, so that everybody reads one number."""
+        prior, guidance = self.prior, self.guidance
+        sds = guidance.name == "sds"
+        views = prior.view_prompts
+        if "enabled" in guidance.perp_neg.model_fields_set:
+            if guidance.perp_neg.enabled and not views:
+                raise ConfigError("guidance.perp_neg.enabled needs prior.view_prompts=true.")
+        guidance = guidance.model_copy(
+            update={
+                "perp_neg": _filled(guidance.perp_neg, enabled=prior.perp_neg and views),
+                "lora": _filled(
+                    guidance.lora, rank=prior.lora_rank, learning_rate=prior.lora_learning_rate
+                ),
+            }
+        )
+        scale = prior.sds_cfg_scale if sds else prior.cfg_scale
+        # The model is frozen for all others; here it is still being made.
+        self.__dict__["guidance"] = _filled(guidance, cfg_scale=scale)
+        if "steps" not in self.model_fields_set:
+            self.__dict__["steps"] = self.quality.steps * prior.steps_factor
         return self
-
-    @property
-    def total_steps(self) -> int:
-        """Length of the run: `steps`, else the quality's times the prior's factor."""
-        if self.steps is not None:
-            return self.steps
-        return self.quality.steps * self.prior.steps_factor
-
-    @property
-    def perp_neg(self) -> bool:
-        """Whether to use Perp-Neg: the guidance's own, else the prior's."""
-        enabled = self.guidance.perp_neg.enabled
-        return self.prior.perp_neg and self.prior.view_prompts if enabled is None else enabled
-
-    @property
-    def cfg_scale(self) -> float:
-        """Classifier-free guidance: the guidance's own, else the prior's for this guidance."""
-        if self.guidance.cfg_scale is not None:
-            return self.guidance.cfg_scale
-        return self.prior.sds_cfg_scale if self.guidance.name == "sds" else self.prior.cfg_scale
-
-    @property
-    def lora_rank(self) -> int:
-        """Rank of phi: the guidance's own, else the prior's."""
-        return self.guidance.lora.rank or self.prior.lora_rank
-
-    @property
-    def lora_learning_rate(self) -> float:
-        """Learning rate of phi: the guidance's own, else the prior's."""
-        return self.guidance.lora.learning_rate or self.prior.lora_learning_rate
 
     @property
     def learning_rates(self) -> dict[str, tuple[float, float]]:
@@ -139,12 +145,35 @@ class Config(FrozenSection):
 
     @classmethod
     def from_yaml(cls, text: str, *, source: str = "config.yaml") -> "Config":
-        """Reads the text of a config.yaml.
+        """Reads the text of a config.yaml, an earlier version's too (see `changes_since`).
 
         Raises:
-            ConfigError: If it is not YAML, or a key is unknown, missing or out of range.
+            ConfigError: If it is not YAML, or a value is of another type or out of range.
         """
-        return validate(cls, _read_yaml(text, source), source=source)
+        return _validated(_known_keys(cls, _read_yaml(text, source)), source=source)
+
+
+def _filled(section: Section, **values: Any) -> Section:
+    """Returns a section with those values that were not given to it."""
+    missing = {name: v for name, v in values.items() if name not in section.model_fields_set}
+    return section.model_copy(update=missing)
+
+
+def changes_since(text: str, *, source: str = "config.yaml") -> list[str]:
+    """Returns a line for each key of a config.yaml that is gone, and each default that it lacks."""
+    data = _read_yaml(text, source)
+    gone = [
+        f"{name} is no longer a setting and is left out."
+        for name in _dotted(data)
+        if name not in DEFAULTS and not name.startswith(tuple(f"{free}." for free in DEFAULTS))
+    ]
+    there = set(_dotted(data))
+    new = [
+        f"{name} was not a setting yet and is {value!r}, the default."
+        for name, value in DEFAULTS.items()
+        if name not in there and name not in FROM_PRIOR
+    ]
+    return gone + new
 
 
 def load_config(overrides: Sequence[str]) -> Config:
@@ -170,10 +199,10 @@ def load_config(overrides: Sequence[str]) -> Config:
 class ExportJob(FrozenSection):
     """What `splat-esd export` was asked for."""
 
-    source: UserPath = Field(alias="from")
-    out: UserPath | None
-    export: ExportConfig
-    mesh: MeshConfig
+    source: UserPath = Field(alias="from", description="Folder of a run, or a splat .ply.")
+    out: UserPath | None = key(None, "Folder for the files; null: export/ beside the splat.")
+    export: ExportConfig = ExportConfig()
+    mesh: MeshConfig = MeshConfig()
 
 
 def load_export(overrides: Sequence[str]) -> ExportJob:
@@ -189,10 +218,9 @@ def load_export(overrides: Sequence[str]) -> ExportJob:
         )
     if "from" not in values:
         raise ConfigError("nothing to export: say from=FOLDER_OF_A_RUN or from=FILE.ply")
-    defaults = compose({})
-    data = {"from": None, "out": None} | {key: defaults[key] for key in ("export", "mesh")}
-    for key, value in values.items():
-        assign(data, "export.formats" if key == "formats" else key, value)
+    data: dict[str, Any] = {}
+    for name, value in values.items():
+        assign(data, "export.formats" if name == "formats" else name, value)
     return validate(ExportJob, data)
 
 
@@ -208,7 +236,7 @@ def cached_mirror(choice: str) -> str | None:
     from huggingface_hub import try_to_load_from_cache
 
     weights = "unet/diffusion_pytorch_model.safetensors"
-    for mirror in compose({"prior": choice})["prior"]["mirrors"]:
+    for mirror in compose({"prior": choice})["prior"].get("mirrors", ()):
         if isinstance(try_to_load_from_cache(mirror, weights), str):
             return mirror
     return None
@@ -216,12 +244,47 @@ def cached_mirror(choice: str) -> str | None:
 
 def _assemble(groups: dict[str, str], values: dict[str, Any]) -> Config:
     data = compose(groups)
-    for key, value in values.items():
-        assign(data, key, value)
-    if data["prompt"] is None:
-        validate(Config, {**data, "prompt": EXAMPLE})  # a misspelt key says more
+    for name, value in values.items():
+        assign(data, name, value)
+    if data.get("prompt") is None:
+        _validated({**data, "prompt": EXAMPLE})  # a misspelt key says more
         raise ConfigError(f"no prompt: say what to make, as in {EXAMPLE}")
-    return validate(Config, data)
+    return _validated(data)
+
+
+def _validated(data: dict[str, Any], *, source: str = "") -> Config:
+    """Returns the settings; null in a key of `FROM_PRIOR` means that the prior decides."""
+    data = json.loads(json.dumps(data, default=str))
+    for name in FROM_PRIOR:
+        *sections, last = name.split(".")
+        inner = data
+        for section in sections:
+            inner = inner.get(section, {}) if isinstance(inner, dict) else {}
+        if isinstance(inner, dict) and inner.get(last, 0) is None:
+            del inner[last]
+    return validate(Config, data, source=source)
+
+
+def _known_keys(model: type[BaseModel], data: dict[str, Any]) -> dict[str, Any]:
+    """Returns the data without the keys that the model, in its sections too, does not have."""
+    fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+    known = {}
+    for name, value in data.items():
+        kind = fields.get(name)
+        if isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(value, dict):
+            known[name] = _known_keys(kind, value)
+        elif name in fields:
+            known[name] = value
+    return known
+
+
+def _dotted(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested sections as one dict:  {"guidance.lambda": 0.5, ...}."""
+    flat: dict[str, Any] = {}
+    for name, value in data.items():
+        nested = isinstance(value, dict)
+        flat |= _dotted(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return flat
 
 
 def _resumed(groups: dict[str, str], values: dict[str, Any]) -> Config:
@@ -230,32 +293,37 @@ def _resumed(groups: dict[str, str], values: dict[str, Any]) -> Config:
     path = folder / "config.yaml"
     if not path.is_file():
         raise ConfigError(f"cannot resume {folder}: there is no config.yaml in it.")
-    saved = Config.from_yaml(path.read_text(encoding="utf-8"), source=str(path))
+    text = path.read_text(encoding="utf-8")
+    saved = Config.from_yaml(text, source=str(path))
+    from splat_esd import console
+
+    for line in changes_since(text, source=str(path)):
+        console.note(f"{path}: {line}")
     before = {**saved.model_dump(mode="json", by_alias=True), "resume": str(folder)}
     for group, choice in groups.items():
         section = before[group]
         now = section.get("name") or section.get("kind") or section.get("strategy") or choice
         if choice not in (now, "auto"):
             raise ConfigError(_changed(group, now, choice))
-    for key, value in values.items():
+    for name, value in values.items():
         after = json.loads(json.dumps(before))
-        assign(after, key, value)
-        if validate(Config, after) != validate(Config, before):
-            if key.split(".")[0] not in RESUMABLE:
-                raise ConfigError(_changed(key, _look_up(before, key), value))
+        assign(after, name, value)
+        if _validated(after) != _validated(before):
+            if name.split(".")[0] not in RESUMABLE:
+                raise ConfigError(_changed(name, _look_up(before, name), value))
             before = after
-    return validate(Config, before)
+    return _validated(before)
 
 
-def _changed(key: str, now: object, wanted: object) -> str:
+def _changed(name: str, now: object, wanted: object) -> str:
     return (
-        f"{key} is {now!r} in the run to resume, not {wanted!r}: it would change the result; "
-        f"drop {key}, or start a new run without resume."
+        f"{name} is {now!r} in the run to resume, not {wanted!r}: it would change the result; "
+        f"drop {name}, or start a new run without resume."
     )
 
 
-def _look_up(data: dict[str, Any], key: str) -> Any:
-    for part in key.split("."):
+def _look_up(data: dict[str, Any], name: str) -> Any:
+    for part in name.split("."):
         data = data[part]
     return data
 
@@ -270,3 +338,7 @@ def _read_yaml(text: str, source: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError(f"{source} holds no configuration: expected keys and values.")
     return data
+
+
+# The settings of a run of the zoo prior that says no more than its prompt, by dotted key.
+DEFAULTS = _dotted(Config(prompt=EXAMPLE).model_dump(mode="json", by_alias=True))

@@ -112,7 +112,7 @@ def _groups() -> list[str]:
 
 
 def _choice(group: str, text: str) -> str:
-    choices = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    choices = sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml"))
     if text in choices:
         return text
     way_out = did_you_mean(text, choices, prefix=f"{group}=")

@@ -1,10 +1,11 @@
-"""The sections of a configuration: what each key may be.
+"""The sections of a run's settings: each key's type, range, default and one-line description.
 
-Values and their meaning stand in `conf/`; here stands what is allowed.
+The files in `conf/` choose among these values and hold what differs from the defaults. The models
+stand here and not beside torch's classes, so that help and mistakes answer without loading torch.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -43,7 +44,7 @@ Positive = Annotated[float, within("(0, inf)")]
 Count = Annotated[int, within("[1, inf)")]
 Degrees = Annotated[float, within("[-90, 90]")]
 Rising = AfterValidator(_rising)
-UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+UserPath = Annotated[Path, Field(strict=False), AfterValidator(Path.expanduser)]
 Rates = tuple[Weight, Weight]
 Format = Literal[
     "ply", "splat", "spz", "gltf", "glb", "obj", "stl", "turntable", "strip", "sheet", "viewer"
@@ -51,59 +52,89 @@ Format = Literal[
 
 
 class FrozenSection(BaseModel):
-    """What cannot be changed, and takes no unknown key and no value of another type."""
+    """A section that is frozen and refuses unknown keys and values of another type."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        populate_by_name=True,
+    )
+
+
+def key(default: Any, description: str, **more: Any) -> Any:
+    """Returns pydantic's field with its default and the line that help and conf/README.md print."""
+    return Field(default, description=description, **more)
 
 
 class PriorConfig(FrozenSection):
-    """The diffusion model that knows what things look like."""
+    """The pretrained diffusion model. The choices are the files of conf/prior."""
 
-    name: Literal["auto", "zoo", "sd15", "sd21"]
-    path: Annotated[str, AfterValidator(_folder_or_id)] | None
-    mirrors: tuple[str, ...]
-    revision: str | None
-    dtype: Literal["auto", "fp32", "bf16"]
-    cfg_scale: Weight
-    sds_cfg_scale: Weight
-    lora_rank: Count
-    lora_learning_rate: Positive
-    pullback: Literal["encoder", "decoder"]
-    perp_neg: bool
-    steps_factor: Count
-    view_prompts: bool
+    name: Literal["auto", "zoo", "sd15", "sd21"] = key("zoo", "Which prior: prior=NAME sets it.")
+    path: Annotated[str, AfterValidator(_folder_or_id)] | None = key(
+        None, "Folder or hub id to load instead; null: this prior's own files, or its mirrors."
+    )
+    mirrors: tuple[str, ...] = key((), "Hub ids to look for, the first one first.")
+    revision: str | None = key(None, "Commit or tag on the hub; null: the newest.")
+    dtype: Literal["auto", "fp32", "bf16"] = key(
+        "auto",
+        "auto (bf16 on a GPU or a processor with instructions for it, else fp32) | fp32 | bf16",
+    )
+    cfg_scale: Weight = key(
+        1.5, "Classifier-free guidance of ESD and VSD; 1 is the plain conditional score."
+    )
+    sds_cfg_scale: Weight = key(3.0, "Classifier-free guidance of SDS.")
+    lora_rank: Count = key(16, "Rank of the LoRA that learns the renders' score.")
+    lora_learning_rate: Positive = key(1e-3, "Learning rate of that LoRA's Adam.")
+    pullback: Literal["encoder", "decoder"] = key(
+        "decoder", "How a gradient gets from latents to pixels: encoder (the paper) | decoder"
+    )
+    perp_neg: bool = key(False, "Perp-Neg: keep each view from looking like the opposite ones.")
+    steps_factor: Count = key(1, "Steps of a run, in multiples of the quality's.")
+    view_prompts: bool = key(
+        True, 'Add "front view", "side view", ... to the prompt, blended by the camera\'s azimuth.'
+    )
 
 
 class PerpNegConfig(FrozenSection):
-    """The negative prompt, kept perpendicular to the prompt."""
+    """Perp-Neg: the other views' prompts, kept perpendicular to the view's own prompt."""
 
-    enabled: bool | None
-    weight: Weight
+    enabled: bool = key(False, "Two more evaluations of the prior a step; null: the prior's.")
+    weight: Weight = key(1.0, "Weight of the part perpendicular to the view's own prompt.")
 
 
 class LoraConfig(FrozenSection):
-    """The learnt score of the particles."""
+    """phi: the LoRA that learns the score of the renders."""
 
-    rank: Count | None
-    learning_rate: Positive | None
-    camera_drop: Unit
-    steps: Count
+    rank: Count = key(16, "Rank of each low-rank update; null: the prior's.")
+    learning_rate: Positive = key(1e-3, "Learning rate of its Adam; null: the prior's.")
+    camera_drop: Unit = key(0.3, "Probability that a training sample has no camera.")
+    steps: Count = key(1, "Updates of phi at each step of the run.")
 
 
 class GuidanceConfig(FrozenSection):
-    """What is subtracted from the prior's score; `lam` is lambda, None for SDS."""
+    """The score that moves the renders; `lam` is lambda, None for SDS."""
 
-    name: Literal["esd", "vsd", "sds"]
-    lam: Unit | None = Field(alias="lambda")
-    cfg_scale: Weight | None
-    t_min: Unit
-    t_max: Unit
-    t_max_end: Unit
-    anneal_at: Unit
-    weight: Literal["sigma2", "uniform"]
-    grad_clamp: Positive | None
-    perp_neg: PerpNegConfig
-    lora: LoraConfig
+    name: Literal["esd", "vsd", "sds"] = key("esd", "Which score: guidance=NAME sets it.")
+    lam: Unit | None = key(
+        0.5,
+        "Weight of the camera-free score: 0 is VSD, more keeps views apart; null for SDS.",
+        alias="lambda",
+    )
+    cfg_scale: Weight = key(1.5, "Classifier-free guidance; null: the prior's.")
+    t_min: Unit = key(0.02, "Lowest diffusion time, as a fraction of the schedule.")
+    t_max: Unit = key(0.98, "Highest diffusion time at the start ...")
+    t_max_end: Unit = key(0.5, "... and from anneal_at on.")
+    anneal_at: Unit = key(0.4, "When t_max falls to t_max_end, as a fraction of the run.")
+    weight: Literal["sigma2", "uniform"] = key(
+        "sigma2", "w(t): sigma2 (1 - alphas_cumprod) | uniform (1)"
+    )
+    grad_clamp: Positive | None = key(
+        None, "Largest change of an entry of the prior's score by CFG; null: no limit."
+    )
+    perp_neg: PerpNegConfig = PerpNegConfig()
+    lora: LoraConfig = LoraConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> "GuidanceConfig":
@@ -113,33 +144,39 @@ class GuidanceConfig(FrozenSection):
             raise ConfigError("guidance=vsd is lambda 0; use guidance=esd with guidance.lambda.")
         if self.name == "esd" and self.lam is None:
             raise ConfigError("guidance.lambda must lie in [0, 1], got null; SDS is guidance=sds.")
-        for key in ("t_max", "t_max_end"):
-            if getattr(self, key) <= self.t_min:
+        for bound in ("t_max", "t_max_end"):
+            if getattr(self, bound) <= self.t_min:
                 raise ConfigError(
-                    f"guidance.{key} must lie above guidance.t_min = {self.t_min}, "
-                    f"got {getattr(self, key)}."
+                    f"guidance.{bound} must lie above guidance.t_min = {self.t_min}, "
+                    f"got {getattr(self, bound)}."
                 )
         return self
 
 
 class BackgroundConfig(FrozenSection):
-    """What is behind the object."""
+    """What is behind the object while it is optimised."""
 
-    color: tuple[Unit, Unit, Unit]
-    random_probability: Unit
+    color: tuple[Unit, Unit, Unit] = key((1.0, 1.0, 1.0), "Red, green, blue in [0, 1].")
+    random_probability: Unit = key(1.0, "Probability that a view has a random colour instead.")
 
 
 class CamerasConfig(FrozenSection):
-    """Where the object is looked at from; angles in degrees."""
+    """Cameras around the object; azimuths are spread evenly in each batch; angles in degrees."""
 
-    batch_size: Count
-    elevation: Annotated[tuple[Degrees, Degrees], Rising]
-    distance: Annotated[tuple[Positive, Positive], Rising]
+    batch_size: Count = key(4, "Views at each step.")
+    elevation: Annotated[tuple[Degrees, Degrees], Rising] = key(
+        (-10.0, 45.0), "Degrees above the horizon: [lowest, highest]."
+    )
+    distance: Annotated[tuple[Positive, Positive], Rising] = key(
+        (2.3, 2.6), "From the origin, in world units (the object fits a ball of radius 1)."
+    )
     fovy: Annotated[
         tuple[Annotated[float, within("(0, 180)")], Annotated[float, within("(0, 180)")]], Rising
-    ]
-    progressive_until: Unit
-    background: BackgroundConfig
+    ] = key((40.0, 46.0), "Vertical field of view in degrees: [narrowest, widest].")
+    progressive_until: Unit = key(
+        0.3, "Fraction of the run in which views spread from 90 degrees at the front to all around."
+    )
+    background: BackgroundConfig = BackgroundConfig()
 
     @model_validator(mode="after")
     def _outside(self) -> "CamerasConfig":
@@ -154,21 +191,26 @@ class CamerasConfig(FrozenSection):
 class RasterizerConfig(FrozenSection):
     """How Gaussians become pixels."""
 
-    backend: Literal["auto", "cpu", "cuda", "reference"]
-    antialiased: bool
-    near_plane: Positive
-    eps2d: Weight
+    backend: Literal["auto", "cpu", "cuda", "reference"] = key(
+        "auto",
+        "auto (gsplat on a CUDA GPU, else C++) | cpu (C++) | cuda (gsplat) | reference (PyTorch)",
+    )
+    antialiased: bool = key(False, "Dim splats smaller than a pixel, as Mip-Splatting does.")
+    near_plane: Positive = key(0.01, "Nothing nearer to the camera is drawn, in world units.")
+    eps2d: Weight = key(0.3, "Added to the variance of each splat on the screen, in pixels^2.")
 
 
 class InitConfig(FrozenSection):
     """The Gaussians of step 0."""
 
-    kind: Literal["ball", "ply", "points"]
-    path: UserPath | None
-    count: Annotated[int, within("[4, inf)")]
-    radius: Positive
-    opacity: Annotated[float, within("(0, 1)")]
-    color: Unit
+    kind: Literal["ball", "ply", "points"] = key("ball", "Which start: init=KIND sets it.")
+    path: UserPath | None = key(
+        None, "File to start from: a splat (init=ply) or a point cloud (init=points)."
+    )
+    count: Annotated[int, within("[4, inf)")] = key(10000, "Gaussians at the start.")
+    radius: Positive = key(0.6, "Radius of the ball, in world units.")
+    opacity: Annotated[float, within("(0, 1)")] = key(0.1, "Opacity of each Gaussian, in (0, 1).")
+    color: Unit = key(0.5, "Grey level of each Gaussian, in [0, 1].")
 
     @model_validator(mode="after")
     def _has_file(self) -> "InitConfig":
@@ -180,18 +222,22 @@ class InitConfig(FrozenSection):
 
 
 class DensityConfig(FrozenSection):
-    """When Gaussians are added and dropped."""
+    """When Gaussians are added and removed."""
 
-    strategy: Literal["default", "mcmc", "none"]
-    start: Unit
-    stop: Unit
-    every: Count
-    cap: Count
-    grow_quantile: Unit
-    grow_scale: Positive
-    prune_opacity: Unit
-    prune_scale: Positive
-    noise: Weight
+    strategy: Literal["default", "mcmc", "none"] = key(
+        "default", "Which rule: density=STRATEGY sets it."
+    )
+    start: Unit = key(0.1, "When it begins ...")
+    stop: Unit = key(0.6, "... and ends, as fractions of the run.")
+    every: Count = key(100, "Steps between two rounds.")
+    cap: Count = key(20000, "Largest number of Gaussians.")
+    grow_quantile: Unit = key(
+        0.9, "Grow those whose screen gradient lies above this quantile; 1 grows none."
+    )
+    grow_scale: Positive = key(0.05, "Split those larger than this, clone others; world units.")
+    prune_opacity: Unit = key(0.01, "Remove (mcmc: relocate) those with less opacity.")
+    prune_scale: Positive = key(0.5, "Remove those larger than this, in world units.")
+    noise: Weight = key(0.0, "mcmc only: strength of the random walk, times the rate of means.")
 
     @model_validator(mode="after")
     def _ordered(self) -> "DensityConfig":
@@ -203,39 +249,47 @@ class DensityConfig(FrozenSection):
 
 
 class QualityConfig(FrozenSection):
-    """How much work a run is."""
+    """The length of a run; quality=NAME also sets init.count and density.cap."""
 
-    name: Literal["draft", "normal", "high"]
-    steps: Count
+    name: Literal["draft", "normal", "high"] = key("normal", "quality=NAME sets it.")
+    steps: Count = key(500, "Steps of a run, times prior.steps_factor, unless steps= is given.")
 
 
 class OptimConfig(FrozenSection):
-    """Learning rates at the start and the end of the run, by parameter."""
+    """Adam's learning rates at the [start, end] of a run, over the root of prior.steps_factor."""
 
-    means: Rates
-    log_scales: Rates
-    quats: Rates
-    logit_opacities: Rates
-    sh: Rates
+    means: Rates = key((1e-2, 5e-4), "Positions, in world units.")
+    log_scales: Rates = key((1.5e-2, 1.5e-2), "Logarithms of the sizes.")
+    quats: Rates = key((5e-3, 5e-3), "Rotations, as quaternions.")
+    logit_opacities: Rates = key((5e-2, 1e-2), "Logits of the opacities.")
+    sh: Rates = key((4e-2, 1e-2), "Colours, as spherical harmonics.")
 
 
 class RegularizeConfig(FrozenSection):
-    """Weights of the terms beside the guidance."""
+    """Weights of the terms added to the loss; 0 turns a term off."""
 
-    cover: Weight
-    scale: Weight
-    range: Weight
+    cover: Weight = key(0.005, "Sum of alpha over a view: clears fog.")
+    scale: Weight = key(1.0, "Mean size of the Gaussians in world units: fewer blobs.")
+    range: Weight = key(0.5, "Squared excess of colours outside [0, 1], summed over a view.")
 
 
 class ExportConfig(FrozenSection):
     """The files made from a splat."""
 
-    formats: Annotated[tuple[Format, ...], Field(min_length=1)]
-    up: Literal["-y", "y", "z"]
-    full_ply: bool
-    frames: Count
-    size: Annotated[int, within("[16, 4096]")]
-    transparent: bool
+    formats: Annotated[tuple[Format, ...], Field(min_length=1)] = key(
+        ("ply", "turntable", "sheet", "viewer", "glb"),
+        "Files to write: ply splat spz gltf (the splat), glb obj stl (a mesh), turntable strip "
+        "(films), sheet (views in one picture), viewer (a web page)",
+    )
+    up: Literal["-y", "y", "z"] = key(
+        "-y", 'Up axis in .ply and .splat: "-y" (splat viewers) | y | z; others are always y up.'
+    )
+    full_ply: bool = key(False, "Write all 62 floats a splat into the PLY, for old viewers.")
+    frames: Count = key(60, "Views in the turntable.")
+    size: Annotated[int, within("[16, 4096]")] = key(
+        256, "Width and height of turntable and sheet, in pixels; a multiple of 16."
+    )
+    transparent: bool = key(False, "No background in turntable.webp and sheet.png.")
 
     @model_validator(mode="after")
     def _video_size(self) -> "ExportConfig":
@@ -245,17 +299,21 @@ class ExportConfig(FrozenSection):
 
 
 class MeshConfig(FrozenSection):
-    """How a splat becomes a mesh."""
+    """How .glb, .obj and .stl are made."""
 
-    faces: Annotated[int, within("[500, 1000000]")]
-    texture: Annotated[int, within("[64, 8192]")]
-    watertight: bool
-    sharpen: Annotated[int, within("[0, 100]")]
+    faces: Annotated[int, within("[500, 1000000]")] = key(50000, "Most triangles of the mesh.")
+    texture: Annotated[int, within("[64, 8192]")] = key(
+        1024, "Width and height of its texture, in pixels."
+    )
+    watertight: bool = key(True, "Close the mesh; where that needs it, with fewer triangles.")
+    sharpen: Annotated[int, within("[0, 100]")] = key(
+        3, "Rounds of fitting the texture to renders of the splat; 0: none."
+    )
 
 
 class LogConfig(FrozenSection):
     """How often something is written, in steps."""
 
-    every: Count
-    preview_every: Count
-    checkpoint_every: Count
+    every: Count = key(10, "A line in metrics.jsonl.")
+    preview_every: Count = key(100, "A preview picture.")
+    checkpoint_every: Count = key(200, "A checkpoint to resume from.")

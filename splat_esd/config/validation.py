@@ -19,7 +19,8 @@ def validate(model: type[Section], data: dict[str, Any], *, source: str = "") ->
         ConfigError: With one line for each thing that is wrong.
     """
     try:
-        return model.model_validate_json(json.dumps(data, default=str))
+        text = json.dumps(data, default=str)
+        return model.model_validate_json(text, by_alias=True, by_name=False)
     except ValidationError as error:
         lines: dict[str, str] = {}
         for problem in error.errors(include_url=False):
@@ -47,6 +48,8 @@ def _explain(model: type[BaseModel], key: str, problem: Any) -> str:
     kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
     if kind == "extra_forbidden":
         return _unknown(model, key)
+    if isinstance(value, dict) and value and kind.endswith(("_type", "literal_error")):
+        return f"unknown key {key}.{next(iter(value))}: {key} holds one value, no keys."
     if kind == "value_error":
         return f"{key} {context['error']}"
     if kind == "missing" and isinstance(problem["loc"][-1], str):

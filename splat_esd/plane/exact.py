@@ -5,7 +5,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from splat_esd.cameras import Cameras, turntable
-from splat_esd.config.load import load_config
 from splat_esd.config.schema import GuidanceConfig
 from splat_esd.diffusion.lora import Phi
 from splat_esd.diffusion.prior import Prior
@@ -121,7 +120,6 @@ def ring(count: int) -> Cameras:
 
 
 def _config(lam: float | None, times: tuple[float, float, float]) -> GuidanceConfig:
-    method = ["guidance=sds"] if lam is None else [f"guidance.lambda={lam}"]
-    names = ("t_min", "t_max", "t_max_end")
-    given = [f"guidance.{name}={t}" for name, t in zip(names, times, strict=True)]
-    return load_config(["prompt=toy", "prior=zoo", *method, *given]).guidance
+    t_min, t_max, t_max_end = times
+    name = "sds" if lam is None else "esd"
+    return GuidanceConfig(name=name, lam=lam, t_min=t_min, t_max=t_max, t_max_end=t_max_end)

@@ -129,15 +129,15 @@ def _loop(run: Run, folder: Path, start: int) -> None:
     if start == 0:
         write_spz(run.gaussians, timeline_file(folder, 0))
     try:
-        with console.progress(config.total_steps, start=start) as meter:
-            while step < config.total_steps:
+        with console.progress(config.steps, start=start) as meter:
+            while step < config.steps:
                 if viewer is not None:
                     begun += obey(viewer, run, folder, step)
                 stats = train_step(run, step)
                 step += 1
                 _report(run, folder, step, stats, meter, begun)
     except KeyboardInterrupt:
-        console.warn(f"stopped at step {step} of {config.total_steps}; saving what there is.")
+        console.warn(f"stopped at step {step} of {config.steps}; saving what there is.")
         _finish(run, folder, step, begun, status="interrupted")
         console.note(f"continue with: {resume_command(folder)}")
         raise
@@ -160,7 +160,7 @@ def _report(run: Run, folder: Path, step: int, stats: dict, meter, begun: float)
     if step % log.preview_every == 0:
         write_preview(run, folder / "previews" / f"{step:06d}.png")
         write_spz(run.gaussians, timeline_file(folder, step))
-    if step % log.checkpoint_every == 0 and step < run.config.total_steps:
+    if step % log.checkpoint_every == 0 and step < run.config.steps:
         save_checkpoint(folder / "ckpt", step, run_state(run))
 
 
@@ -213,8 +213,8 @@ def _introduce(config: Config, run: Run, folder: Path, why: str, start: int) -> 
             "prompt": config.prompt,
             "prior": f"{config.prior.name} ({_why_prior(config)}), {run.prior.image_size} px",
             "device": f"{run.device.type} ({why}), {torch.get_num_threads()} threads",
-            "guidance": f"{method}, CFG {config.cfg_scale:g}",
-            "steps": f"{config.total_steps}" + (f", continuing from {start}" if start else ""),
+            "guidance": f"{method}, CFG {config.guidance.cfg_scale:g}",
+            "steps": f"{config.steps}" + (f", continuing from {start}" if start else ""),
             "seed": str(config.seed),
             "folder": str(folder),
         }

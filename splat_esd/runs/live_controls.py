@@ -36,7 +36,7 @@ def obey(view: TrainingView, run: Run, folder: Path, step: int) -> float:
     begun = time.monotonic()
     if view.paused or step % SHOWN_EVERY == 0:
         view.show(run.gaussians)
-    stands = f"step {step} of {run.config.total_steps}, {len(run.gaussians)} splats"
+    stands = f"step {step} of {run.config.steps}, {len(run.gaussians)} splats"
     view.tell(stands)
     while view.next_wish() == "export":
         view.tell(f"{stands}; exporting ...")
