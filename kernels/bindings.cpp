@@ -130,7 +130,7 @@ void project(const Parameters& p, const View& view, Out<float> means2d, Out<floa
              Out<int32_t> radii, int threads) {
   const std::vector<Camera> cameras = cameras_of(p, view);
   const Scene scene = scene_of(p, view, cameras);
-  const Projection out{means2d.data(), depths.data(), conics.data(), opacities.data(),
+  const Projection out{means2d.data(), depths.data(),  conics.data(), opacities.data(),
                        data(colors),   factors.data(), radii.data()};
   const Kernels& k = kernels();
   nb::gil_scoped_release release;
@@ -174,10 +174,18 @@ void project_backward(const Parameters& p, const View& view, In<int32_t> radii,
   const Scene scene = scene_of(p, view, cameras);
   std::vector<double> viewing;
   if (v_viewmats) viewing.assign(chunks_of(scene.n) * cameras.size() * kViewing, 0.0);
-  const ProjectionGradients g{radii.data(),     data(means2d),       data(depths),
-                              data(conics),     data(opacities),     data(colors),
-                              v_means.data(),   data(v_quats),       data(v_scales),
-                              data(v_covars),   v_opacities.data(),  data(v_sh),
+  const ProjectionGradients g{radii.data(),
+                              data(means2d),
+                              data(depths),
+                              data(conics),
+                              data(opacities),
+                              data(colors),
+                              v_means.data(),
+                              data(v_quats),
+                              data(v_scales),
+                              data(v_covars),
+                              v_opacities.data(),
+                              data(v_sh),
                               v_viewmats ? viewing.data() : nullptr};
   const Kernels& k = kernels();
   nb::gil_scoped_release release;
@@ -197,14 +205,13 @@ void spherical_harmonics(int degree, In<float> directions, In<float> sh, Maybe<b
   const Harmonics h = harmonics_of(degree, directions, sh, masks);
   const Kernels& k = kernels();
   nb::gil_scoped_release release;
-  in_chunks(static_cast<int64_t>(directions.shape(0)), threads, [&](int64_t begin, int64_t end) {
-    k.harmonics(h, colors.data(), begin, end);
-  });
+  in_chunks(static_cast<int64_t>(directions.shape(0)), threads,
+            [&](int64_t begin, int64_t end) { k.harmonics(h, colors.data(), begin, end); });
 }
 
-void spherical_harmonics_backward(int degree, In<float> directions, In<float> sh,
-                                  Maybe<bool> masks, In<float> v_colors, Out<float> v_sh,
-                                  MaybeOut<float> v_directions, int threads) {
+void spherical_harmonics_backward(int degree, In<float> directions, In<float> sh, Maybe<bool> masks,
+                                  In<float> v_colors, Out<float> v_sh, MaybeOut<float> v_directions,
+                                  int threads) {
   const Harmonics h = harmonics_of(degree, directions, sh, masks);
   const Kernels& k = kernels();
   nb::gil_scoped_release release;
@@ -282,8 +289,9 @@ Plan blend(In<float> means2d, In<float> depths, In<float> colors, In<float> fact
   Draft draft;
   {
     nb::gil_scoped_release release;
-    Binning b = bin(flat, factors.data(), {palette.colors, channels, 0, depth.has_value(), palette.depths}, width,
-                    height, threads);
+    Binning b =
+        bin(flat, factors.data(), {palette.colors, channels, 0, depth.has_value(), palette.depths},
+            width, height, threads);
     draft.visible = b.visible;
     draft.couples = b.couples;
     draft.records = std::move(b.records);
@@ -346,13 +354,13 @@ Plan rasterize(In<float> means2d, In<float> conics, In<float> colors, In<float> 
 // Back from pictures to Gaussians on image planes, after either of the two above. All v_ arrays
 // that go out are zero on entry.
 void blend_backward(In<float> records, In<int32_t> ids, In<int64_t> offsets, In<int32_t> entries,
-                    In<int64_t> slots, In<int16_t> masks, In<int32_t> visited,
-                    In<int32_t> touching, In<float> conics, In<float> colors,
-                    In<float> opacities, In<float> picture, In<float> alpha, Maybe<float> depth,
-                    Maybe<float> v_picture, Maybe<float> v_alpha, Maybe<float> v_depth,
-                    Out<float> v_means2d, Out<float> v_conics, Out<float> v_colors,
-                    Out<float> v_opacities, MaybeOut<float> v_depths,
-                    MaybeOut<float> v_background, MaybeOut<float> absolute, int threads) {
+                    In<int64_t> slots, In<int16_t> masks, In<int32_t> visited, In<int32_t> touching,
+                    In<float> conics, In<float> colors, In<float> opacities, In<float> picture,
+                    In<float> alpha, Maybe<float> depth, Maybe<float> v_picture,
+                    Maybe<float> v_alpha, Maybe<float> v_depth, Out<float> v_means2d,
+                    Out<float> v_conics, Out<float> v_colors, Out<float> v_opacities,
+                    MaybeOut<float> v_depths, MaybeOut<float> v_background,
+                    MaybeOut<float> absolute, int threads) {
   Tiles t{};
   t.height = static_cast<int>(picture.shape(1));
   t.width = static_cast<int>(picture.shape(2));
@@ -368,15 +376,13 @@ void blend_backward(In<float> records, In<int32_t> ids, In<int64_t> offsets, In<
   // The records hold the depths of the forward pass.
   const Palette palette{colors.data(), static_cast<int>(picture.shape(3)), depth.has_value(),
                         nullptr, nullptr};
-  const PictureGradients pictures{picture.data(), alpha.data(),  data(depth),
+  const PictureGradients pictures{picture.data(),  alpha.data(),  data(depth),
                                   data(v_picture), data(v_alpha), data(v_depth)};
-  const FlatGradients out{v_means2d.data(), v_conics.data(),    v_opacities.data(),
-                          v_colors.data(),  data(v_depths),     data(absolute),
-                          data(v_background)};
+  const FlatGradients out{v_means2d.data(), v_conics.data(), v_opacities.data(), v_colors.data(),
+                          data(v_depths),   data(absolute),  data(v_background)};
   nb::gil_scoped_release release;
   draw_backward(t, t.records, ids.shape(0) ? ids.data() : nullptr,
-                static_cast<int64_t>(records.shape(0)) - 1,
-                static_cast<int64_t>(picture.shape(0)),
+                static_cast<int64_t>(records.shape(0)) - 1, static_cast<int64_t>(picture.shape(0)),
                 static_cast<int64_t>(entries.shape(0)), palette, pictures, conics.data(),
                 opacities.data(), out, threads);
 }
@@ -399,14 +405,15 @@ double fma_rate(double seconds) {
 
 NB_MODULE(_kernels, m) {
   using namespace splat;
-  m.doc() = "The CPU rasteriser of splat-esd; splat_esd.rasterize.cpu and splat_esd.gsplat_cpu are its doors.";
+  m.doc() =
+      "The CPU rasteriser of splat-esd; splat_esd.rasterize.cpu and splat_esd.gsplat_cpu are its "
+      "doors.";
   nb::class_<Parameters>(m, "Parameters")
       .def(nb::init<In<float>, Maybe<float>, Maybe<float>, Maybe<float>, In<float>, Maybe<float>,
                     In<float>, In<float>>(),
            "means"_a, "quats"_a.none(), "scales"_a.none(), "covars"_a.none(), "opacities"_a,
            "sh"_a.none(), "viewmats"_a, "Ks"_a);
-  nb::class_<View>(m, "View")
-      .def(nb::init<int, int, double, double, double, bool, double>());
+  nb::class_<View>(m, "View").def(nb::init<int, int, double, double, double, bool, double>());
   m.def("instruction_set", [] { return kernels().name; });
   m.def("fma_rate", &fma_rate);
   m.def("empty", &empty);

@@ -11,7 +11,7 @@ namespace splat {
 namespace SPLAT_ISA {
 namespace {
 
-constexpr int kChunk = 256;         // entries whose records are copied together
+constexpr int kChunk = 256;          // entries whose records are copied together
 constexpr int kAhead = 8;            // entries fetched from memory before they are needed
 constexpr float kMaskSlack = 1e-2f;  // bits; more than the bound's rounding error
 
@@ -174,8 +174,7 @@ void store_block(const Tiles& t, const Place& at, int b, const Block& block, con
   alignas(64) float rgb[3 * kLanes], hidden_rows[kLanes], fourth_rows[kLanes];
   merge_channels(colors, rgb);
   // The sum is exact for faint pixels, where 1 - T has lost its digits, and T for opaque ones.
-  const Lanes hidden =
-      select(p.left_over > splat(0.5f), p.weight, splat(1.0f) - p.left_over);
+  const Lanes hidden = select(p.left_over > splat(0.5f), p.weight, splat(1.0f) - p.left_over);
   store(hidden_rows, hidden);
   if (t.mean_depth) fourth = keep(hidden > splat(0.0f), fourth * reciprocal(hidden));
   store(fourth_rows, fourth);
@@ -232,7 +231,7 @@ struct Adjoint {
   Lanes transmittance;  // 0 once finished
   Lanes rest;           // what the loss owes to the entries still to come and the background
   Lanes red, green, blue, alpha;
-  Lanes depth, mean;    // dL/d(depth) / alpha, and the depth itself; or dL/d(fourth) and 0
+  Lanes depth, mean;  // dL/d(depth) / alpha, and the depth itself; or dL/d(fourth) and 0
 };
 
 // Sixteen pixels of an image; zeros outside of it, and for no image at all.
@@ -398,8 +397,8 @@ double multiply_and_add(int64_t);
 #define SPLAT_NAME_OF(isa) #isa
 #define SPLAT_NAME(isa) SPLAT_NAME_OF(isa)
 extern const Kernels table;
-const Kernels table = {SPLAT_NAME(SPLAT_ISA), project,        project_backward, harmonics,
-                       harmonics_backward,    blend,          blend_backward,   multiply_and_add};
+const Kernels table = {SPLAT_NAME(SPLAT_ISA), project, project_backward, harmonics,
+                       harmonics_backward,    blend,   blend_backward,   multiply_and_add};
 
 }  // namespace SPLAT_ISA
 }  // namespace splat

@@ -29,9 +29,9 @@ const Kernels& choose() {
 #if defined(SPLAT_X86)
   __builtin_cpu_init();
   const Choice choices[] = {
-      {&avx512::table,
-       __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")},
+      {&avx512::table, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                           __builtin_cpu_supports("avx512bw") &&
+                           __builtin_cpu_supports("avx512vl")},
       {&avx2::table, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
       {&portable::table, true},
   };

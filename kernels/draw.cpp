@@ -13,9 +13,7 @@ namespace {
 
 constexpr int64_t kPixels = 4096;  // per task
 
-int64_t tiles_in(const Tiles& t, int64_t cameras) {
-  return cameras * t.columns * t.rows;
-}
+int64_t tiles_in(const Tiles& t, int64_t cameras) { return cameras * t.columns * t.rows; }
 
 template <typename Task>
 void over_pixels(int threads, int64_t pixels, Task task) {
@@ -35,8 +33,7 @@ struct Round {
 // Pictures of many channels, three and one at a time.
 class Pages {
  public:
-  explicit Pages(int64_t pixels)
-      : pixels_(pixels), three_(3 * pixels), fourth_(pixels) {}
+  explicit Pages(int64_t pixels) : pixels_(pixels), three_(3 * pixels), fourth_(pixels) {}
 
   float* three() { return three_.get(); }
   float* fourth() { return fourth_.get(); }
@@ -139,10 +136,17 @@ void draw_backward(Tiles t, const Record* records, const int32_t* ids, int64_t v
   }
   for (int channel = 0; channel < palette.channels; channel += 4) {
     const Round round(palette, channel);
-    BlendGradients g{p.colors,  p.alpha,   p.depth,
-                     p.v_colors, channel == 0 ? p.v_alpha : nullptr, p.v_depth,
-                     out.absolute != nullptr, first_rows.data(), rows.get(),
-                     row_of.get(), grounds.get()};
+    BlendGradients g{p.colors,
+                     p.alpha,
+                     p.depth,
+                     p.v_colors,
+                     channel == 0 ? p.v_alpha : nullptr,
+                     p.v_depth,
+                     out.absolute != nullptr,
+                     first_rows.data(),
+                     rows.get(),
+                     row_of.get(),
+                     grounds.get()};
     if (!direct) {
       picture->read(p.colors, palette.channels, round, threads);
       g.rgb = picture->three();
@@ -155,9 +159,8 @@ void draw_backward(Tiles t, const Record* records, const int32_t* ids, int64_t v
       if (copies.get()) repaint(copies.get(), ids, visible, palette, round, threads);
     }
     parallel_for(threads, tiles, [&](int64_t tile) { k.blend_backward(t, g, tile); });
-    const SplatGradients sums{out.means2d,      out.conics, out.opacities, out.colors,
-                              palette.channels, channel,    direct,     out.depths,
-                              out.absolute};
+    const SplatGradients sums{out.means2d, out.conics, out.opacities, out.colors,  palette.channels,
+                              channel,     direct,     out.depths,    out.absolute};
     gather(t.records, ids, visible, rows.get(), row_of.get(), conics, opacities, sums, threads);
     if (out.background) {
       add_ground(grounds.get(), tiles / std::max<int64_t>(cameras, 1), palette, round, cameras,

@@ -8,7 +8,7 @@ namespace splat {
 
 // What a picture is painted with: any number of channels, and perhaps the mean depth beside three.
 struct Palette {
-  const float* colors;      // [M,channels]
+  const float* colors;  // [M,channels]
   int channels;
   bool mean_depth;
   const float* depths;      // [M]

@@ -26,8 +26,8 @@ void harmonics(const Harmonics& h, float* colors, int64_t begin, int64_t end) {
   }
 }
 
-void harmonics_backward(const Harmonics& h, const float* v_colors, float* v_sh,
-                        float* v_directions, int64_t begin, int64_t end) {
+void harmonics_backward(const Harmonics& h, const float* v_colors, float* v_sh, float* v_directions,
+                        int64_t begin, int64_t end) {
   for (int64_t first = begin; first < end; first += kLanes) {
     const Sixteen at(first, end);
     Lane direction[3], sh[48], v_color[3], v_direction[3];

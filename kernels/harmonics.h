@@ -102,8 +102,8 @@ inline void direction_backward(int count, const Basis& basis, const Lane (&g)[16
 }
 
 // Adds to dL/dsh; returns dL/d(direction).
-inline void colors_backward(const Lane* sh, int count, const Basis& basis,
-                            const Lane (&v_color)[3], Lane* v_sh, Lane (&v_direction)[3]) {
+inline void colors_backward(const Lane* sh, int count, const Basis& basis, const Lane (&v_color)[3],
+                            Lane* v_sh, Lane (&v_direction)[3]) {
   Lane v_basis[16];
   for (int j = 0; j < count; ++j) {
     EACH(i) v_basis[j][i] = 0;

@@ -26,10 +26,10 @@ struct Camera {
 
 struct Scene {
   int64_t n, camera_count;
-  int sh_count;  // 0: no colours are wanted
-  const float *means, *opacities, *sh;      // [N,3] [N] [N,K,3]
-  const float *quats, *scales;              // [N,4] [N,3], or in their place
-  const float* covars;                      // [N,6]: xx xy xz yy yz zz
+  int sh_count;                         // 0: no colours are wanted
+  const float *means, *opacities, *sh;  // [N,3] [N] [N,K,3]
+  const float *quats, *scales;          // [N,4] [N,3], or in their place
+  const float* covars;                  // [N,6]: xx xy xz yy yz zz
   const Camera* cameras;
   int width, height;
   double near_plane, far_plane, eps2d, radius_clip;
@@ -39,15 +39,15 @@ struct Scene {
 // log2 alpha(d) = lo - (s1 dx + s2 dy)^2 - (s3 dy)^2, with d from the mean to the pixel: opacity
 // and log2(e) / 2 are folded into the Cholesky factor of the inverse covariance.
 struct Projection {
-  float *means2d, *depths, *conics, *opacities;           // [C,N,2] [C,N] [C,N,3] [C,N]
-  float* colors;                                          // [C,N,3], or null
-  float* factors;                                         // [C,N,4]: s1, s2, s3, lo
-  int32_t* radii;                                         // [C,N,2], 0 where culled
+  float *means2d, *depths, *conics, *opacities;  // [C,N,2] [C,N] [C,N,3] [C,N]
+  float* colors;                                 // [C,N,3], or null
+  float* factors;                                // [C,N,4]: s1, s2, s3, lo
+  int32_t* radii;                                // [C,N,2], 0 where culled
 };
 
 struct ProjectionGradients {
-  const int32_t* radii;                                           // [C,N,2]
-  const float *means2d, *depths, *conics, *opacities, *colors;  // any may be null: zero
+  const int32_t* radii;                                                 // [C,N,2]
+  const float *means2d, *depths, *conics, *opacities, *colors;          // any may be null: zero
   float *v_means, *v_quats, *v_scales, *v_covars, *v_opacities, *v_sh;  // those of the scene
   double* viewing;  // [chunks, C, kViewing], zero on entry, or null: v_R, v_t, v_center
 };

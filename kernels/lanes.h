@@ -51,10 +51,14 @@ inline void store(const Lane* from, int width, int64_t stride, const Sixteen& at
 inline void load_coefficients(const float* from, int64_t stride, int count, const Sixteen& at,
                               Lane* to) {
   switch (count) {
-    case 1: return load<3>(from, stride, at, to);
-    case 4: return load<12>(from, stride, at, to);
-    case 9: return load<27>(from, stride, at, to);
-    default: return load<48>(from, stride, at, to);
+    case 1:
+      return load<3>(from, stride, at, to);
+    case 4:
+      return load<12>(from, stride, at, to);
+    case 9:
+      return load<27>(from, stride, at, to);
+    default:
+      return load<48>(from, stride, at, to);
   }
 }
 

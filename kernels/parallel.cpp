@@ -26,7 +26,8 @@ namespace {
 
 // To wake a sleeper takes longer than many a task. So whoever waits looks again for this long and
 // only then goes to sleep: a team that spins on slows whatever else the machine does, and other
-// programs slow it even more. It does not yield meanwhile: on a busy machine that costs a time slice.
+// programs slow it even more. It does not yield meanwhile: on a busy machine that costs a time
+// slice.
 constexpr std::chrono::microseconds kPatience(50);
 
 template <typename Ready>

@@ -113,12 +113,12 @@ void load_splats(const Scene& scene, Splats& s) {
 
 // The same sixteen on one image plane:  cov2d = X X^T + eps2d I, X the 2 x 3 matrix (wide; tall).
 struct Footprint {
-  Lane visible, x, y, z;          // camera axes; 1 1 1 where not visible
-  Lane held_x, held_y;            // x/z and y/z, held inside the widened frustum
-  Lane free_x, free_y;            // 1 where they were inside anyway
+  Lane visible, x, y, z;           // camera axes; 1 1 1 where not visible
+  Lane held_x, held_y;             // x/z and y/z, held inside the widened frustum
+  Lane free_x, free_y;             // 1 where they were inside anyway
   Lane wide[3], tall[3], deep[3];  // deep: the third row of the axes in the camera
-  Lane xx, xy, yy, det;           // of cov2d; det is 1 where it is not positive
-  Lane sharpness;                 // sqrt(det (cov2d - eps2d I) / det cov2d), or 1
+  Lane xx, xy, yy, det;            // of cov2d; det is 1 where it is not positive
+  Lane sharpness;                  // sqrt(det (cov2d - eps2d I) / det cov2d), or 1
 };
 
 void place_means(const Camera& camera, const Splats& s, Footprint& f) {
@@ -237,8 +237,8 @@ void draw(const Scene& scene, const Camera& camera, const Splats& s, Footprint& 
     rx = rx < kRadiusMax ? rx : kRadiusMax;
     ry = ry < kRadiusMax ? ry : kRadiusMax;
     const bool inside = (d.u[i] + rx > 0) & (d.u[i] - rx < width) & (d.v[i] + ry > 0) &
-                        (d.v[i] - ry < height) & (rx > 0) & (ry > 0) &
-                        ((rx > clip) | (ry > clip)) & (d.opacity[i] >= kAlphaMin);
+                        (d.v[i] - ry < height) & (rx > 0) & (ry > 0) & ((rx > clip) | (ry > clip)) &
+                        (d.opacity[i] >= kAlphaMin);
     f.visible[i] = inside ? f.visible[i] : 0.0;
     d.radius[0][i] = rx;
     d.radius[1][i] = ry;
@@ -325,9 +325,8 @@ void covariance_backward(const Camera& camera, const Footprint& f, const Lane& v
       const double wide_q = fx * (R[0][q] - f.held_x[i] * R[2][q]);
       const double tall_p = fy * (R[1][p] - f.held_y[i] * R[2][p]);
       const double tall_q = fy * (R[1][q] - f.held_y[i] * R[2][q]);
-      out.covariance[k][i] +=
-          times * (v_xx[i] * wide_p * wide_q + v_yy[i] * tall_p * tall_q +
-                   0.5 * v_xy[i] * (wide_p * tall_q + wide_q * tall_p));
+      out.covariance[k][i] += times * (v_xx[i] * wide_p * wide_q + v_yy[i] * tall_p * tall_q +
+                                       0.5 * v_xy[i] * (wide_p * tall_q + wide_q * tall_p));
     }
   }
 }

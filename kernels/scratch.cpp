@@ -15,7 +15,7 @@ constexpr size_t kWorthKeeping = ~size_t{0};  // it sees no overflow into a bloc
 #else
 constexpr size_t kWorthKeeping = 32 << 10;  // the allocator is quick with what is smaller
 #endif
-constexpr size_t kKept = 256 << 20;         // bytes; what is beyond goes back, oldest first
+constexpr size_t kKept = 256 << 20;  // bytes; what is beyond goes back, oldest first
 
 // Before every block, a line that says how long the block is.
 struct Header {

@@ -51,9 +51,7 @@ SPLAT_INLINE Lanes abs(Lanes a) { return {_mm512_abs_ps(a.v)}; }
 SPLAT_INLINE Mask operator>=(Lanes a, Lanes b) {
   return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ)};
 }
-SPLAT_INLINE Mask operator>(Lanes a, Lanes b) {
-  return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ)};
-}
+SPLAT_INLINE Mask operator>(Lanes a, Lanes b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ)}; }
 SPLAT_INLINE Mask operator&(Mask a, Mask b) { return {static_cast<__mmask16>(a.v & b.v)}; }
 SPLAT_INLINE Mask without(Mask a, Mask b) { return {static_cast<__mmask16>(a.v & ~b.v)}; }
 SPLAT_INLINE bool any(Mask a) { return a.v != 0; }
@@ -83,8 +81,7 @@ SPLAT_INLINE Lanes reciprocal(Lanes a) {
 // and the masks there are zero.
 SPLAT_INLINE int compact(const uint16_t* masks, int count, int bit, uint16_t* list) {
   const __m512i wanted = _mm512_set1_epi32(1 << bit);
-  __m512i index =
-      _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  __m512i index = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   int length = 0;
   for (int i = 0; i < count; i += 16) {
     const __m256i sixteen = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(masks + i));
@@ -268,9 +265,9 @@ struct alignas(64) Mask {
   int32_t v[16];
 };
 
-#define SPLAT_EACH(result, expression)                         \
-  result;                                                      \
-  for (int i = 0; i < 16; ++i) r.v[i] = (expression);          \
+#define SPLAT_EACH(result, expression)                \
+  result;                                             \
+  for (int i = 0; i < 16; ++i) r.v[i] = (expression); \
   return r
 
 SPLAT_INLINE Lanes splat(float x) { SPLAT_EACH(Lanes r, x); }
@@ -279,22 +276,14 @@ SPLAT_INLINE void store(float* p, Lanes a) { std::memcpy(p, a.v, sizeof a.v); }
 SPLAT_INLINE Lanes operator+(Lanes a, Lanes b) { SPLAT_EACH(Lanes r, a.v[i] + b.v[i]); }
 SPLAT_INLINE Lanes operator-(Lanes a, Lanes b) { SPLAT_EACH(Lanes r, a.v[i] - b.v[i]); }
 SPLAT_INLINE Lanes operator*(Lanes a, Lanes b) { SPLAT_EACH(Lanes r, a.v[i] * b.v[i]); }
-SPLAT_INLINE Lanes fma(Lanes a, Lanes b, Lanes c) {
-  SPLAT_EACH(Lanes r, a.v[i] * b.v[i] + c.v[i]);
-}
+SPLAT_INLINE Lanes fma(Lanes a, Lanes b, Lanes c) { SPLAT_EACH(Lanes r, a.v[i] * b.v[i] + c.v[i]); }
 SPLAT_INLINE Lanes fnma(Lanes a, Lanes b, Lanes c) {
   SPLAT_EACH(Lanes r, c.v[i] - a.v[i] * b.v[i]);
 }
-SPLAT_INLINE Lanes min(Lanes a, Lanes b) {
-  SPLAT_EACH(Lanes r, a.v[i] < b.v[i] ? a.v[i] : b.v[i]);
-}
-SPLAT_INLINE Lanes max(Lanes a, Lanes b) {
-  SPLAT_EACH(Lanes r, a.v[i] > b.v[i] ? a.v[i] : b.v[i]);
-}
+SPLAT_INLINE Lanes min(Lanes a, Lanes b) { SPLAT_EACH(Lanes r, a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
+SPLAT_INLINE Lanes max(Lanes a, Lanes b) { SPLAT_EACH(Lanes r, a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
 SPLAT_INLINE Lanes abs(Lanes a) { SPLAT_EACH(Lanes r, std::fabs(a.v[i])); }
-SPLAT_INLINE Mask operator>=(Lanes a, Lanes b) {
-  SPLAT_EACH(Mask r, a.v[i] >= b.v[i] ? -1 : 0);
-}
+SPLAT_INLINE Mask operator>=(Lanes a, Lanes b) { SPLAT_EACH(Mask r, a.v[i] >= b.v[i] ? -1 : 0); }
 SPLAT_INLINE Mask operator>(Lanes a, Lanes b) { SPLAT_EACH(Mask r, a.v[i] > b.v[i] ? -1 : 0); }
 SPLAT_INLINE Mask operator&(Mask a, Mask b) { SPLAT_EACH(Mask r, a.v[i] & b.v[i]); }
 SPLAT_INLINE Mask without(Mask a, Mask b) { SPLAT_EACH(Mask r, a.v[i] & ~b.v[i]); }

@@ -95,7 +95,7 @@ void over_slices(int threads, const std::vector<Slices>& cameras, Task task) {
 
 // What one camera sees, in the order of the Gaussians; and the same by depth.
 struct Seen {
-  Buffer<uint64_t> keys, other;                // (depth, which)
+  Buffer<uint64_t> keys, other;  // (depth, which)
   Buffer<Box> boxes, by_depth;
   std::vector<int64_t> visible, couples;       // before each slice, and in all
   std::vector<std::vector<int32_t>> per_tile;  // of each slice, [rows+1, columns+1]
@@ -217,9 +217,8 @@ struct Dealing {
       seen[c].couples.assign(slices[c].count + 1, 0);
       seen[c].per_tile.resize(slices[c].count);
     }
-    over_slices(threads, slices, [&](int64_t c, int s) {
-      count_slice(splats, grid, slices[c], s, seen[c]);
-    });
+    over_slices(threads, slices,
+                [&](int64_t c, int s) { count_slice(splats, grid, slices[c], s, seen[c]); });
     for (int64_t c = 0; c < splats.cameras; ++c) {
       for (int s = 0; s < slices[c].count; ++s) {
         seen[c].visible[s + 1] += seen[c].visible[s];
@@ -309,10 +308,9 @@ Binning bin(const Flat& splats, const float* factors, const Paint& colors, int w
   });
   out.records[out.visible].first = out.couples;
   dealing.sort(grid, threads, out.offsets.get());
-  dealing.deal(grid, threads, out.offsets.get(),
-               [&](int64_t c, int, int64_t place, uint32_t v) {
-                 out.entries[place] = static_cast<int32_t>(dealing.first[c] + v);
-               });
+  dealing.deal(grid, threads, out.offsets.get(), [&](int64_t c, int, int64_t place, uint32_t v) {
+    out.entries[place] = static_cast<int32_t>(dealing.first[c] + v);
+  });
   return out;
 }
 
@@ -338,15 +336,13 @@ Intersections intersect(const Flat& splats, int tile_size, int columns, int rows
   });
   std::vector<int64_t> offsets(splats.cameras * grid.tiles() + 1);
   dealing.sort(grid, threads, offsets.data());
-  dealing.deal(grid, threads, offsets.data(),
-               [&](int64_t c, int tile, int64_t place, uint32_t v) {
-                 const int32_t i = ids[dealing.first[c] + v];
-                 uint32_t depth;
-                 std::memcpy(&depth, splats.depths + i, sizeof depth);
-                 out.isect_ids[place] =
-                     (c << (32 + tile_bits)) | (static_cast<int64_t>(tile) << 32) | depth;
-                 out.flatten_ids[place] = i;
-               });
+  dealing.deal(grid, threads, offsets.data(), [&](int64_t c, int tile, int64_t place, uint32_t v) {
+    const int32_t i = ids[dealing.first[c] + v];
+    uint32_t depth;
+    std::memcpy(&depth, splats.depths + i, sizeof depth);
+    out.isect_ids[place] = (c << (32 + tile_bits)) | (static_cast<int64_t>(tile) << 32) | depth;
+    out.flatten_ids[place] = i;
+  });
   return out;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+
 #include "kernels.h"
 #include "scratch.h"
 
@@ -47,8 +48,8 @@ struct Intersections {
 
 Intersections intersect(const Flat& splats, int tile_size, int columns, int rows, int threads);
 
-// Records of all Gaussians as they are given, whoever draws them: [M+1]. The ellipse is factored out
-// of its conic.
+// Records of all Gaussians as they are given, whoever draws them: [M+1]. The ellipse is factored
+// out of its conic.
 Buffer<Record> records_of(const float* means2d, const float* conics, const float* opacities,
                           int64_t count, const Paint& colors);
 
@@ -60,9 +61,9 @@ struct SplatGradients {
   float *means2d, *conics, *opacities;  // [M,2] [M,3] [M]
   float* colors;                        // [M,channels]
   int channels, channel;
-  bool mean_depth;                      // else the fourth is a channel too
-  float* depths;                        // [M]
-  float* absolute;                      // [M,2] or null
+  bool mean_depth;  // else the fourth is a channel too
+  float* depths;    // [M]
+  float* absolute;  // [M,2] or null
 };
 
 // Adds up each visible Gaussian's rows, tile by tile in a fixed order: the sum is the same for any

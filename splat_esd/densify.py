@@ -1,29 +1,29 @@
-"""Growing and pruning: gsplat's strategies, on any backend, calibrated for score distillation.
+"""Density control: which Gaussians are cloned, split, relocated or pruned during a run.
 
-Gradients of score distillation are noise, and thresholds published for them span two orders of
-magnitude. So what grows is a share of the Gaussians, those whose screen gradients are largest, up
-to a cap; opacities are never reset.
+Score distillation gradients are noisy, and published thresholds for them differ by two orders of
+magnitude. So a fixed share of the Gaussians grows, those with the largest screen-space gradients,
+up to a cap; opacities are never reset. Cloning, splitting and pruning use gsplat's functions.
 
 References:
     3D Gaussian Splatting (Kerbl et al., 2023), Sec. 5: clone, split, prune.
     3D Gaussian Splatting as Markov Chain Monte Carlo (Kheradmand et al., 2024).
 """
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from splat_esd.config.schema import DensityConfig
 from splat_esd.errors import UsageError
 from splat_esd.gaussians import Gaussians
-from splat_esd.geometry import quat_to_rotmat
+from splat_esd.gsplat_cpu.relocation import Optimizers, Params, add, add_noise, relocate
 from splat_esd.rasterize import RenderOutput
 
-# gsplat's names for what is stored, which are those of the linear values.
+# gsplat's names of the fields; it names log scales and logit opacities after their activations.
 NAMES = {
     "means": "means",
     "quats": "quats",
@@ -31,18 +31,20 @@ NAMES = {
     "opacities": "logit_opacities",
     "sh": "sh",
 }
-GATHERED = ("grad2d", "count")  # per Gaussian: screen gradients, and in how many views
-_NEVER = 2**31
+GATHERED = ("grad2d", "count")  # per Gaussian: sum of screen gradient norms, number of views
+_SEEDS = 2**31
 
 
 class Density:
-    """Drives a strategy over a run and keeps the Gaussians, their optimisers and its sums in step.
+    """Runs the density control of a run and updates the Gaussians and their optimisers.
 
-    Rounds happen at every step s with  start <= s / steps < stop  that `every` divides. They
-    replace the Gaussians' tensors by new parameters, which the optimisers then hold.
+    A round happens at every step s with  start <= s / steps < stop  that `every` divides. It
+    replaces the Gaussians' tensors by new parameters, which the optimisers then hold.
 
     Arguments:
         config: The `density` section; `start` and `stop` are fractions of `steps`.
+        steps: The number of steps of the run.
+        gaussians: The Gaussians that are optimised.
         optimizers: One Adam for each field of the Gaussians, by the field's name.
     """
 
@@ -55,21 +57,20 @@ class Density:
     ):
         self.config, self.gaussians, self.optimizers = config, gaussians, optimizers
         self.first, self.last = round(config.start * steps), round(config.stop * steps)
-        self.strategy = self._make_strategy()
-        self.state: dict[str, Any] = self._initial_state()
+        self.state: dict[str, Tensor] = {}
 
     def before_backward(self, out: RenderOutput) -> None:
-        """Asks autograd to keep the screen gradients, which the default strategy gathers."""
+        """Keeps the gradient of the projected means, which the default strategy gathers."""
         if self.config.strategy == "default":
-            self.strategy.step_pre_backward({}, {}, self.state, 0, out.info)
+            out.info["means2d"].retain_grad()
 
     def after_step(
         self, out: RenderOutput, step: int, generator: torch.Generator
     ) -> dict[str, float | int]:
-        """Gathers, and in a round grows and drops; call it when the optimisers have stepped.
+        """Gathers screen gradients, and grows and prunes in a round; call it after the optimisers.
 
         Returns:
-            Nothing, or in a round how many were `grown` and `pruned` (mcmc: `moved`).
+            Nothing, or in a round the numbers `grown` and `pruned` (mcmc: `moved`).
         Raises:
             UsageError: If no Gaussian would be left.
         """
@@ -80,9 +81,10 @@ class Density:
         in_round = self.first <= step < self.last and step % self.config.every == 0
         with _seeded(generator, self.gaussians.device):
             if self.config.strategy == "mcmc":
-                stats = self._mcmc_step(params, optimizers, out, step, in_round)
+                stats = self._mcmc_step(params, optimizers, in_round)
             else:
-                self.strategy.step_post_backward(params, optimizers, self.state, step, out.info)
+                if step < self.last:
+                    self._gather(out)
                 stats = self._round(params, optimizers) if in_round else {}
         for name, field in NAMES.items():
             setattr(self.gaussians, field, params[name])
@@ -90,79 +92,77 @@ class Density:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Returns the sums gathered since the last round."""
-        return {k: self.state[k] for k in GATHERED if self.state.get(k) is not None}
+        return dict(self.state)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Puts the sums back; the Gaussians must be those of the time."""
-        device = self.gaussians.device
-        self.state = self._initial_state() | {k: v.to(device, copy=True) for k, v in state.items()}
+        """Restores the sums; the Gaussians must be those they were gathered for."""
+        self.state = {k: v.to(self.gaussians.device, copy=True) for k, v in state.items()}
 
-    def _make_strategy(self):
-        if self.config.strategy == "none":
-            return None
-        from gsplat.strategy import DefaultStrategy, MCMCStrategy
+    def _gather(self, out: RenderOutput) -> None:
+        """Adds the norms of the screen gradients, in units of half the image, and the view counts.
 
-        if self.config.strategy == "default":
-            # It only gathers: its rounds know a threshold, where `_round` knows a share and a cap.
-            return DefaultStrategy(
-                refine_start_iter=_NEVER, refine_stop_iter=self.last, reset_every=_NEVER
-            )
-        return MCMCStrategy(
-            cap_max=self.config.cap,
-            noise_lr=self.config.noise,
-            min_opacity=self.config.prune_opacity,
-            refine_start_iter=self.first - 1,
-            refine_stop_iter=self.last,
-            refine_every=self.config.every,
-        )
+        Only Gaussians with a positive radius in a view count there, as in gsplat.
+        """
+        info = out.info
+        grads = info["means2d"].grad.clone()
+        grads[..., 0] *= info["width"] / 2.0 * info["n_cameras"]
+        grads[..., 1] *= info["height"] / 2.0 * info["n_cameras"]
+        for name in GATHERED:
+            if name not in self.state:
+                self.state[name] = torch.zeros(len(self.gaussians), device=grads.device)
+        seen = (info["radii"] > 0).all(dim=-1)  # [C, N]
+        index = seen.nonzero()[:, 1]
+        self.state["grad2d"].index_add_(0, index, grads[seen].norm(dim=-1))
+        self.state["count"].index_add_(0, index, torch.ones_like(index, dtype=torch.float32))
 
-    def _initial_state(self) -> dict[str, Any]:
-        return self.strategy.initialize_state() if self.strategy else {}
-
-    def _round(self, params, optimizers) -> dict[str, float | int]:
-        """Drops what is transparent or huge, then clones what is small and splits what is large."""
+    def _round(self, params: Params, optimizers: Optimizers) -> dict[str, float | int]:
+        """Prunes transparent and huge Gaussians, then clones small and splits large ones."""
         from gsplat.strategy import ops
 
-        doomed = self._doomed(params)
-        ops.remove(params, optimizers, self.state, doomed)
-        chosen = self._chosen()
+        pruned = self._to_prune(params)
+        ops.remove(params, optimizers, self.state, pruned)
+        chosen = self._to_grow()
         large = params["scales"].exp().amax(dim=1) > self.config.grow_scale
         clones, splits = chosen & ~large, chosen & large
         ops.duplicate(params, optimizers, self.state, clones)
         ops.split(params, optimizers, self.state, F.pad(splits, (0, int(clones.sum()))))
         for name in GATHERED:
             self.state[name].zero_()
-        return {"grown": int(chosen.sum()), "pruned": int(doomed.sum())}
+        return {"grown": int(chosen.sum()), "pruned": int(pruned.sum())}
 
     def _mcmc_step(
-        self, params, optimizers, out: RenderOutput, step: int, in_round: bool
+        self, params: Params, optimizers: Optimizers, in_round: bool
     ) -> dict[str, float | int]:
-        """Lets all wander; in a round moves the transparent onto the opaque, and adds some."""
-        moved = int(self._doomed(params).sum()) if in_round else 0
-        before = len(params["means"])
-        with _lent_kernels():
-            self.strategy.step_post_backward(
-                params, optimizers, self.state, step, out.info,
-                lr=optimizers["means"].param_groups[0]["lr"],
-            )  # fmt: skip
-        return {"grown": len(params["means"]) - before, "moved": moved} if in_round else {}
+        """Adds noise to the means; in a round first relocates dead Gaussians and adds new ones."""
+        stats: dict[str, float | int] = {}
+        if in_round:
+            dead, faintest = self._to_prune(params), self.config.prune_opacity
+            relocate(params, optimizers, dead, faintest)
+            grown = add(params, optimizers, self.config.cap, faintest)
+            stats = {"grown": grown, "moved": int(dead.sum())}
+        add_noise(params, optimizers["means"].param_groups[0]["lr"] * self.config.noise)
+        return stats
 
-    def _doomed(self, params) -> Bool[Tensor, " N"]:
-        """Marks those to drop, or with mcmc to move; refuses to mark all."""
-        doomed = faint = params["opacities"].sigmoid() <= self.config.prune_opacity
+    def _to_prune(self, params: Params) -> Bool[Tensor, " N"]:
+        """Marks the Gaussians to prune (mcmc: to relocate).
+
+        Raises:
+            UsageError: If these are all.
+        """
+        marked = faint = params["opacities"].sigmoid() <= self.config.prune_opacity
         if self.config.strategy == "default":
-            doomed = faint | (params["scales"].exp().amax(dim=1) > self.config.prune_scale)
-        if doomed.all():
+            marked = faint | (params["scales"].exp().amax(dim=1) > self.config.prune_scale)
+        if marked.all():
             raise UsageError(
-                f"density would leave none of the {len(doomed)} Gaussians: {int(faint.sum())} are "
+                f"density would leave none of the {len(marked)} Gaussians: {int(faint.sum())} are "
                 f"no more opaque than density.prune_opacity = {self.config.prune_opacity:g}, the "
                 f"others larger than density.prune_scale = {self.config.prune_scale:g}; lower the "
                 "one, raise the other, or weaken regularize.cover."
             )
-        return doomed
+        return marked
 
-    def _chosen(self) -> Bool[Tensor, " N"]:
-        """Marks those to grow: the largest mean gradients, as many as quantile and cap allow."""
+    def _to_grow(self) -> Bool[Tensor, " N"]:
+        """Marks the Gaussians with the largest mean gradients, within quantile and cap."""
         mean = self.state["grad2d"] / self.state["count"].clamp_min(1)
         share = round((1.0 - self.config.grow_quantile) * len(mean))
         room = max(self.config.cap - len(mean), 0)
@@ -172,59 +172,10 @@ class Density:
         return chosen
 
 
-def compute_relocation(
-    opacities: Float[Tensor, " N"],
-    scales: Float[Tensor, "N 3"],
-    ratios: Int[Tensor, " N"],
-    binoms: Float[Tensor, "n n"],
-) -> tuple[Float[Tensor, " N"], Float[Tensor, "N 3"]]:
-    """Shares one Gaussian among `ratios` copies so that the picture hardly changes.
-
-        o' = 1 - (1 - o)^(1/n)
-        s' = s o / sum_{i=1..n} sum_{k<i} C(i-1, k) (-1)^k o'^(k+1) / sqrt(k+1)
-
-    gsplat has this in CUDA only.
-
-    References:
-        3D Gaussian Splatting as Markov Chain Monte Carlo (Kheradmand et al., 2024), Eq. 9.
-    """
-    n = ratios.clamp(1, len(binoms)).long()
-    # The terms alternate in sign and outgrow their sum: float64, and never an opacity of 1.
-    old = opacities.double().clamp_max(1.0 - torch.finfo(torch.float32).eps)
-    new = 1.0 - (1.0 - old) ** (1.0 / n)
-    k = torch.arange(int(n.max()), device=old.device)
-    terms = (-1.0) ** k * new[:, None] ** (k + 1) / (k + 1).sqrt()
-    summed = binoms.double()[: len(k), : len(k)].cumsum(dim=0)[n - 1]  # over i = 1..n
-    factors = old / (summed * terms).sum(dim=1)
-    return new.to(opacities.dtype), scales * factors[:, None].to(scales.dtype)
-
-
-def quat_scale_to_covar_preci(
-    quats: Float[Tensor, "N 4"], scales: Float[Tensor, "N 3"], **_options: bool
-) -> tuple[Float[Tensor, "N 3 3"], None]:
-    """Returns covariances  R diag(s^2) R^T, as gsplat's CUDA function of this name does."""
-    axes = quat_to_rotmat(quats) * scales[:, None, :]
-    return axes @ axes.mT, None
-
-
 @contextmanager
-def _lent_kernels():
-    """Lends gsplat's MCMC strategy what it otherwise has in CUDA only."""
-    from gsplat.strategy import ops
-
-    real = ops.compute_relocation, ops.quat_scale_to_covar_preci
-    ops.compute_relocation = compute_relocation
-    ops.quat_scale_to_covar_preci = quat_scale_to_covar_preci
-    try:
-        yield
-    finally:
-        ops.compute_relocation, ops.quat_scale_to_covar_preci = real
-
-
-@contextmanager
-def _seeded(generator: torch.Generator, device: torch.device):
-    """Makes gsplat's draws, which come from torch's global generator, a function of ours."""
-    seed = int(torch.randint(_NEVER, (), generator=generator, device=generator.device))
+def _seeded(generator: torch.Generator, device: torch.device) -> Iterator[None]:
+    """Seeds torch's global generator, which gsplat draws from, and restores it afterwards."""
+    seed = int(torch.randint(_SEEDS, (), generator=generator, device=generator.device))
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield

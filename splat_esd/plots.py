@@ -10,7 +10,7 @@ COLORS = ("#1b6ca8", "#d1495b", "#3c8d53", "#e09f3e", "#6a4c93", "#4f5d75", "#00
 GREY = "#8a8f98"
 
 
-def sheet(width: float, height: float) -> Any:
+def figure(width: float, height: float) -> Any:
     """Returns an empty matplotlib figure, in inches; it belongs to no window."""
     from matplotlib.figure import Figure
 

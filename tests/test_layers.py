@@ -22,8 +22,9 @@ LAYERS = [
     {"geometry", "config"},
     {"cameras", "gaussians"},
     {"diffusion", "rasterize", "formats"},
+    {"gsplat_cpu"},
     {"guidance", "densify", "optim", "regularize", "initialize"},
-    {"mesh", "zoo", "gsplat_cpu", "plots"},
+    {"mesh", "zoo", "plots"},
     {"export", "train"},
     {"runs"},
     {"metrics"},
@@ -52,17 +53,18 @@ DOORS = {
     "viser": {"export.live_viewer"},
     "rich": {"console"},
     "matplotlib": {"plots"},
-    "joblib": {"study.launch"},
+    "jinja2": {"study.report"},
+    "joblib": {"study.launch", "bench.machine"},
     "submitit": {"study.launch"},
     "hydra": {"config.overrides"},
     "omegaconf": {"config.overrides"},
-    "yaml": {"config.overrides", "config.load", "runs.summary", "study.cell"},
+    "yaml": {"config.overrides", "config.load", "runs.summary", "study.job"},
     "pydantic": {"config.schema", "config.load", "config.validation", "config.reference"}
     | {"bench.mesh", "bench.raster", "plane.run", "study.experiment"},
     "huggingface_hub": {"diffusion.prior", "config.load"},
     "safetensors": {"zoo.judge.network", "zoo.judge.train"},
     "imageio_ffmpeg": {"export.turntable", "cli.doctor"},
-    "PIL": {"export.turntable", "mesh.textured", "study.cell", "study.sheet"}
+    "PIL": {"export.turntable", "mesh.textured", "study.job", "study.sheet"}
     | {"zoo.world.gallery", "zoo.prior.history", "zoo.judge.evaluate_prior"},
     "scipy": {"initialize", "mesh.decimate", "mesh.surface", "mesh.texture"}
     | {"study.statistics", "bench.reference_shapes"},

@@ -24,11 +24,11 @@ from splat_esd.errors import ConfigError, EnvironmentProblem, UsageError
 from splat_esd.export.images import take_pictures
 from splat_esd.formats.ply import read_ply
 from splat_esd.paths import CONF
-from splat_esd.study import cell as cell_module
+from splat_esd.study import job as job_module
 from splat_esd.study import launch as launch_module
 from splat_esd.study import run as run_module
-from splat_esd.study.cell import check, is_done
 from splat_esd.study.experiment import cells, find_file, load_experiment
+from splat_esd.study.job import check, is_done
 from splat_esd.study.launch import KILLED, launch, processes
 from splat_esd.study.run import main
 from splat_esd.study.sheet import SHEET
@@ -102,8 +102,8 @@ def test_a_study_makes_every_run_in_its_place_and_one_report(finished, capsys):
 
 def test_the_same_command_makes_nothing_twice(finished, monkeypatch):
     arguments, out = finished
-    monkeypatch.setattr(cell_module, "generate", lambda config: pytest.fail("made again"))
-    monkeypatch.setattr(cell_module, "evaluate_run", lambda *a, **k: pytest.fail("judged again"))
+    monkeypatch.setattr(job_module, "generate", lambda config: pytest.fail("made again"))
+    monkeypatch.setattr(job_module, "evaluate_run", lambda *a, **k: pytest.fail("judged again"))
     assert main(arguments) == out / "report.html"
 
 
@@ -133,14 +133,14 @@ def test_a_study_stopped_in_a_run_goes_on_to_the_same_bits(study, finished, monk
 
 def test_a_failing_run_is_listed_and_the_others_go_on(study, monkeypatch):
     arguments, out = study
-    real = cell_module.generate
+    real = job_module.generate
 
     def failing(config):
         if config.prompt == "a cat" and config.guidance.name == "sds":
             raise RuntimeError("a <b>strange</b> thing happened")
         return real(config)
 
-    monkeypatch.setattr(cell_module, "generate", failing)
+    monkeypatch.setattr(job_module, "generate", failing)
     with pytest.raises(EnvironmentProblem, match=r"1 of 4 runs failed.*same command"):
         main(arguments)
     found = {c["folder"]: c for c in json.loads((out / "results.json").read_text())["cells"]}
@@ -149,7 +149,7 @@ def test_a_failing_run_is_listed_and_the_others_go_on(study, monkeypatch):
     page = (out / "report.html").read_text()
     assert "a &lt;b&gt;strange&lt;/b&gt; thing happened" in page
     assert "Traceback" in (out / "a-cat/sds/s3/log.txt").read_text()
-    monkeypatch.setattr(cell_module, "generate", real)
+    monkeypatch.setattr(job_module, "generate", real)
     main(arguments)
     assert len(splats(out)) == 4
 
@@ -161,8 +161,8 @@ def test_a_prompt_the_prior_does_not_know_fails_alone(tmp_path):
     experiment = load(
         [str(file), f"out={tmp_path}"], "prior=zoo", "methods={sds: ['guidance=sds']}"
     )
-    job = launch_module.Job(threads=1, classifier=None, clip=None)
-    assert "zeppelin" in job(cells(experiment)[1])
+    worker = launch_module.Worker(threads=1, classifier=None, clip=None)
+    assert "zeppelin" in worker(cells(experiment)[1])
 
 
 def test_processes_make_the_same_bits_and_a_killed_one_takes_no_other_along(
@@ -171,8 +171,8 @@ def test_processes_make_the_same_bits_and_a_killed_one_takes_no_other_along(
     arguments, out = study
     experiment = load(arguments, "processes=2")
     # As many threads as the one process had: on a CPU their number is part of the bits.
-    job = Killer(threads=cores(), classifier=None, clip=None, victim="a-cat/sds/s3")
-    monkeypatch.setattr(launch_module, "Job", lambda *given: job)
+    worker = Killer(threads=cores(), classifier=None, clip=None, victim="a-cat/sds/s3")
+    monkeypatch.setattr(launch_module, "Worker", lambda *given: worker)
     ended = {cell.name: error for cell, error in launch(cells(experiment), experiment)}
     assert ended.pop("a-cat/sds/s3") == KILLED
     assert len(ended) == 3 and not any(ended.values())
@@ -181,7 +181,7 @@ def test_processes_make_the_same_bits_and_a_killed_one_takes_no_other_along(
 
 
 @dataclass(frozen=True)
-class Killer(cell_module.Job):
+class Killer(job_module.Worker):
     """A job whose process dies at one of its cells, as the kernel ends who takes all memory."""
 
     victim: str

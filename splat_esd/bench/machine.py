@@ -33,10 +33,10 @@ def describe() -> dict[str, object]:
 
 
 def cores() -> int:
-    """Counts the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Returns the number of cores that this process may use, by affinity and cgroup limits."""
+    from joblib import cpu_count
+
+    return cpu_count()
 
 
 def is_busy(load: float | None) -> bool:

@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from splat_esd.densify import compute_relocation
 from splat_esd.geometry import quat_to_rotmat
 from splat_esd.gsplat_cpu.inputs import refuse_all_but_float32
+from splat_esd.gsplat_cpu.relocation import compute_relocation
 from splat_esd.rasterize.autograd import kernels
 
 _TRIANGLE = ([0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2])

@@ -7,14 +7,15 @@ from typing import Any
 import torch
 
 from splat_esd.plane import gaussian, janus
-from splat_esd.plots import COLORS, GREY, sheet, tidy
+from splat_esd.plots import COLORS, GREY, tidy
+from splat_esd.plots import figure as new_figure
 
 _FINE = 200  # points of a line
 
 
 def draw(gaussians: Sequence[dict], rings: Sequence[dict]) -> Any:
     """Returns the figure of both toys; methods in the order given."""
-    figure = sheet(10.5, 8.2)
+    figure = new_figure(10.5, 8.2)
     above, below = figure.subfigures(2, 1, height_ratios=(1, 1.1))
     left, right = above.subplots(1, 2, width_ratios=(1.25, 1))
     _traces(left, gaussians)

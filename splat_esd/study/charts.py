@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from splat_esd.plots import COLORS, GREY, sheet, svg, tidy
+from splat_esd.plots import COLORS, GREY, svg, tidy
+from splat_esd.plots import figure as new_figure
 from splat_esd.study.summary import METRICS
 
 SHOWN = ("information", "psnr", "clip")  # the means that get a plot, where there are any
@@ -23,7 +24,7 @@ def by_method(methods: Sequence[dict[str, Any]]) -> str | None:
     panels = [panel for panel in panels if any(panel[1])]
     if not panels:
         return None
-    figure = sheet(3.4 * len(panels) + 0.8, 0.32 * len(methods) + 1.0)
+    figure = new_figure(3.4 * len(panels) + 0.8, 0.32 * len(methods) + 1.0)
     names = [row["method"] for row in methods]
     for axes, (title, values, key) in zip(
         figure.subplots(1, len(panels), squeeze=False, sharey=True)[0], panels, strict=True
@@ -44,7 +45,7 @@ def over_lambda(methods: Sequence[dict[str, Any]]) -> str | None:
     rows = [row for row in methods if row["lambda"] is not None and row["free"] is not None]
     if len({row["lambda"] for row in rows}) < 2:
         return None
-    figure = sheet(4.6, 3.0)
+    figure = new_figure(4.6, 3.0)
     axes = figure.subplots()
     for row in rows:
         free = row["free"]

@@ -8,8 +8,8 @@ from typing import Any
 
 from splat_esd.bench.machine import cores
 from splat_esd.errors import UsageError
-from splat_esd.study.cell import Job, is_done
 from splat_esd.study.experiment import LAUNCHER_KEYS, Cell, Experiment
+from splat_esd.study.job import Worker, is_done
 
 MEMORY = 3 * 2**30  # that a run of the embedded prior and its evaluation may take, in bytes
 KILLED = "its process was killed, as happens when memory runs out; log.txt may say more."
@@ -45,14 +45,14 @@ def _start(cells: Sequence[Cell], experiment: Experiment) -> Iterator[Ended]:
     but one, in this process.
     """
     count = processes(experiment, len(cells))
-    job = Job(max(1, cores() // count), experiment.classifier, experiment.clip)
+    worker = Worker(max(1, cores() // count), experiment.classifier, experiment.clip)
     if count == 1:
-        yield from ((cell, job(cell)) for cell in cells)
+        yield from ((cell, worker(cell)) for cell in cells)
         return
     left = list(cells)
     while left:
         try:
-            for cell, error in _pool(left, job, count):
+            for cell, error in _pool(left, worker, count):
                 left = [other for other in left if other.name != cell.name]
                 yield cell, error
         except BrokenProcessPool:
@@ -60,27 +60,27 @@ def _start(cells: Sequence[Cell], experiment: Experiment) -> Iterator[Ended]:
             # gets a process of its own now, so that only the culprit fails.
             suspects, left = left[:count], left[count:]
             for cell in suspects:
-                yield _alone(cell, job)
+                yield _alone(cell, worker)
 
 
-def _pool(cells: Sequence[Cell], job: Job, count: int) -> Iterator[Ended]:
+def _pool(cells: Sequence[Cell], worker: Worker, count: int) -> Iterator[Ended]:
     from joblib import Parallel, delayed, parallel_config
 
-    with parallel_config(backend="loky", inner_max_num_threads=job.threads):
+    with parallel_config(backend="loky", inner_max_num_threads=worker.threads):
         # Exactly `count` are under way at any time: those that crash with a process are known.
         pool = Parallel(
             n_jobs=max(2, count), pre_dispatch=count, batch_size=1, return_as="generator_unordered"
         )
-        yield from pool(delayed(_run)(job, cell) for cell in cells)
+        yield from pool(delayed(_run)(worker, cell) for cell in cells)
 
 
-def _run(job: Job, cell: Cell) -> Ended:
-    return cell, job(cell)
+def _run(worker: Worker, cell: Cell) -> Ended:
+    return cell, worker(cell)
 
 
-def _alone(cell: Cell, job: Job) -> Ended:
+def _alone(cell: Cell, worker: Worker) -> Ended:
     try:
-        ((_, error),) = _pool([cell], job, 1)
+        ((_, error),) = _pool([cell], worker, 1)
     except BrokenProcessPool:
         return cell, KILLED
     return cell, error
@@ -90,11 +90,11 @@ def _alone(cell: Cell, job: Job) -> Ended:
 class Share:
     """The cells of one cluster job, run one after the other."""
 
-    job: Job
+    worker: Worker
     cells: tuple[Cell, ...]
 
     def __call__(self) -> list[str | None]:
-        return [self.job(cell) for cell in self.cells]
+        return [self.worker(cell) for cell in self.cells]
 
     def checkpoint(self) -> Any:
         """Asks submitit to queue the job again when its time is up: runs go on where they were."""
@@ -110,8 +110,8 @@ def _submit(cells: Sequence[Cell], experiment: Experiment) -> Iterator[Ended]:
     given = dict(experiment.submitit)
     count = experiment.processes or len(cells)
     threads = int(given.get("cpus_per_task") or max(1, cores() // count))
-    job = Job(threads, experiment.classifier, experiment.clip)
-    shares = [Share(job, tuple(cells[i::count])) for i in range(min(count, len(cells)))]
+    worker = Worker(threads, experiment.classifier, experiment.clip)
+    shares = [Share(worker, tuple(cells[i::count])) for i in range(min(count, len(cells)))]
     executor = _executor(experiment)
     jobs = dict(zip(executor.submit_array(shares), shares, strict=True))
     try:

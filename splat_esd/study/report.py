@@ -1,118 +1,89 @@
-"""The report: one page that needs nothing else, with the turntables side by side."""
+"""The study's report: one self-contained HTML page, rendered from report.html by jinja2."""
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from splat_esd.study.cell import CARD
 from splat_esd.study.charts import by_method, over_lambda
+from splat_esd.study.job import CARD
 from splat_esd.study.statistics import CONFIDENCE
 from splat_esd.study.summary import CALLED, METRICS, Record
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; background: #fff;
-       max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; } h3 { font-size: 1rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid #e4e7eb; text-align: right;
-         vertical-align: top; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-small { color: #616e7c; } pre { background: #f5f7fa; padding: .8rem; overflow-x: auto; }
-.cards td, .cards th { text-align: center; border: 0; padding: .2rem; }
-.cards img { display: block; width: 128px; height: 128px; border: 3px solid #cbd2d9; }
-.cards .free img { border-color: #3c8d53; } .cards .janus img { border-color: #d1495b; }
-.none { width: 128px; height: 128px; border: 3px dashed #cbd2d9; color: #616e7c;
-        display: flex; align-items: center; justify-content: center; font-size: 12px; }
-"""
+Cell = str | tuple[str, str] | None  # a text, a value with its interval, or no value
+Rows = list[list[Cell]]
 
 
 def page(path: Path, results: Mapping[str, Any], *, out: Path) -> str:
-    """Returns the page of a study's results, whose cells lie under `out`, titled by `path`."""
+    """Returns the HTML page of a study's results.
+
+    Arguments:
+        path: The experiment file; the page is titled by its name.
+        results: What results.json holds.
+        out: The study's folder, with the runs' folders in it.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     summary, records = results["summary"], results["cells"]
-    parts = [
-        f"<h1>Study {escape(path.stem)}</h1>",
-        _opening(results),
-        *_methods(summary["methods"]),
-        *_pairs(summary["pairs"]),
-        *_trends(summary),
-        *_prompts(summary["prompts"]),
-        *_turntables(records, summary, out),
-        *_failures(records),
-        *_closing(results),
-    ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
-        f"<title>Study {escape(path.stem)}</title><style>{_STYLE}</style></head>\n<body>\n"
-        + "\n".join(parts)
-        + "\n</body></html>\n"
+    templates = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=templates, autoescape=True, undefined=StrictUndefined)
+    return environment.get_template("report.html").render(
+        name=path.stem,
+        cells=records,
+        counts=_counts(records),
+        confidence=f"{CONFIDENCE:.0%}",
+        methods=_methods(summary["methods"]),
+        pairs=_pairs(summary["pairs"]),
+        trends=_trends(summary),
+        prompts=_prompts(summary["prompts"]),
+        names=[row["method"] for row in summary["methods"]],
+        turntables=_turntables(records, summary, out),
+        failures=[[r["folder"], r["error"]] for r in records if r["status"] == "failed"],
+        command=results["command"],
+        file=results["file"],
+        versions=", ".join(f"{name} {number}" for name, number in results["versions"].items()),
     )
 
 
-def _opening(results: Mapping[str, Any]) -> str:
-    count = {status: 0 for status in ("done", "failed", "not evaluated", "missing")}
-    for record in results["cells"]:
-        count[record["status"]] += 1
-    told = ", ".join(f"{n} {status}" for status, n in count.items() if n)
-    return (
-        f"<p>{len(results['cells'])} runs: {told}. Intervals are of {CONFIDENCE:.0%}: Wilson's for "
-        "rates; the percentile bootstrap's over runs for means, too narrow for fewer than ten.</p>"
-    )
+def _counts(records: Sequence[Record]) -> str:
+    states = [record["status"] for record in records]
+    count = {s: states.count(s) for s in ("done", "failed", "not evaluated", "missing")}
+    return ", ".join(f"{n} {status}" for status, n in count.items() if n)
 
 
-def _methods(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+def _methods(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     metrics = [m for m in METRICS if any(row["means"][m] for row in rows)]
     head = ["method", "runs", "free of Janus", "two-faced", "faceless", "mirrored"]
-    head += ["all right", *(METRICS[m][2] for m in metrics)]
-    body = [
+    head += ["all right", *(METRICS[m][2] for m in metrics), "minutes"]
+    body: Rows = [
         [
-            f"{escape(row['method'])}<br><small>{escape(' '.join(row['settings']))}</small>",
+            (row["method"], " ".join(row["settings"])),
             f"{row['done']} of {row['runs']}",
             *(_rate(row[called]) for called in CALLED),
             _rate(row["right"]),
             *(_mean(row["means"][m]) for m in metrics),
-            "-" if row["seconds"] is None else f"{row['seconds'] / 60:.1f}",
+            None if row["seconds"] is None else f"{row['seconds'] / 60:.1f}",
         ]
         for row in rows
     ]
-    yield "<h2>Methods</h2>" + _table([*head, "minutes"], body)
-    chart = by_method(rows)
-    if chart:
-        yield f'<div class="wide">{chart}</div>'
-    meanings = "; ".join(f"<b>{METRICS[m][2]}</b> {METRICS[m][3]}" for m in metrics)
-    yield (
-        "<p><small><b>Free of Janus</b>: exactly one face, over no more than 180 degrees, in 24 "
-        "judged views; what looks alike from all sides counts as free. <b>Two-faced</b>: more "
-        "than one face, or one over more than 180 degrees. <b>Faceless</b>: none from any side. "
-        "<b>Mirrored</b>: its sides come in the wrong order, as of a body that stands backwards. "
-        "<b>All right</b>: seen from the front it is what was asked for, in colour and with what "
-        f"it wears. {meanings}.</small></p>"
-    )
+    meanings = [METRICS[m][2:] for m in metrics]
+    return {"head": head, "rows": body, "chart": by_method(rows), "meanings": meanings}
 
 
-def _pairs(pairs: Sequence[Mapping[str, Any]]) -> Iterable[str]:
-    if not pairs:
-        return
-    body = [
+def _pairs(pairs: Sequence[Mapping[str, Any]]) -> Rows:
+    return [
         [
-            f"{escape(p['a'])} / {escape(p['b'])}",
+            f"{p['a']} / {p['b']}",
             f"{100 * p['difference']:+.0f} points",
-            _chance(p["p"]),
-            _chance(p["p_holm"]),
+            _p_value(p["p"]),
+            _p_value(p["p_holm"]),
         ]
         for p in pairs
     ]
-    yield "<h2>Do the Janus-free rates differ?</h2>"
-    yield _table(["methods", "second minus first", "Fisher's exact p", "p after Holm"], body)
 
 
-def _trends(summary: Mapping[str, Any]) -> Iterable[str]:
-    if not summary["trends"]:
-        return
-    body = [
+def _trends(summary: Mapping[str, Any]) -> dict[str, Any]:
+    rows: Rows = [
         [
             "free of Janus" if t["metric"] == "free" else METRICS[t["metric"]][2],
             f"{t['rho']:+.2f}",
@@ -122,93 +93,69 @@ def _trends(summary: Mapping[str, Any]) -> Iterable[str]:
         for t in summary["trends"]
     ]
     used = [row["method"] for row in summary["methods"] if row["lambda"] is not None]
-    yield "<h2>Does it grow with lambda?</h2>"
-    yield _table(["number", "Spearman's rho", "interval", "runs"], body)
-    yield f"<p><small>Over the runs of {escape(', '.join(used))}; VSD has lambda 0.</small></p>"
-    chart = over_lambda(summary["methods"])
-    if chart:
-        yield f'<div class="wide">{chart}</div>'
+    chart = over_lambda(summary["methods"]) if rows else None
+    return {"rows": rows, "methods": ", ".join(used), "chart": chart}
 
 
-def _prompts(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+def _prompts(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str], Rows]]:
+    """Returns title, head and rows of the tables by prompt that have any value."""
     if len(rows) < 2:
-        return
-    for title, cell in (
+        return []
+    head = ["prompt", *rows[0]["methods"]]
+    tables = []
+    for title, value in (
         ("Free of Janus, by prompt", lambda m: _rate(m["free"])),
         ("IV - IQ, by prompt", lambda m: _mean(m["means"]["information"])),
         ("PSNR, by prompt", lambda m: _mean(m["means"]["psnr"])),
     ):
-        body = [[escape(r["prompt"]), *map(cell, r["methods"].values())] for r in rows]
-        if any(text != "-" for _, *texts in body for text in texts):
-            yield f"<h2>{title}</h2>" + _table(["prompt", *map(escape, rows[0]["methods"])], body)
+        body: Rows = [[r["prompt"], *map(value, r["methods"].values())] for r in rows]
+        if any(found is not None for _, *cells in body for found in cells):
+            tables.append((title, head, body))
+    return tables
 
 
-def _turntables(records: Sequence[Record], summary: Mapping[str, Any], out: Path) -> Iterable[str]:
-    """Yields a grid of turntables for each prompt: seeds down, methods across."""
-    yield "<h2>Turntables</h2><p><small>Green: free of Janus; red: not.</small></p>"
+def _turntables(
+    records: Sequence[Record], summary: Mapping[str, Any], out: Path
+) -> list[tuple[str, list[tuple[int, list[dict[str, Any]]]]]]:
+    """Returns a grid of turntables for each prompt: seeds down, methods across."""
     names = [row["method"] for row in summary["methods"]]
     at = {(r["prompt"], r["seed"], r["method"]): r for r in records}
-    seeds = dict.fromkeys(record["seed"] for record in records)
-    for row in summary["prompts"]:
-        yield f'<h3>{escape(row["prompt"])}</h3><div class="wide"><table class="cards">'
-        yield "<tr><th></th>" + "".join(f"<th>{escape(name)}</th>" for name in names) + "</tr>"
-        for seed in seeds:
-            cards = (_card(at[row["prompt"], seed, name], out) for name in names)
-            yield f"<tr><td>seed {seed}</td>{''.join(cards)}</tr>"
-        yield "</table></div>"
+    seeds = list(dict.fromkeys(record["seed"] for record in records))
+    prompts = [row["prompt"] for row in summary["prompts"]]
+    return [
+        (prompt, [(seed, [_card(at[prompt, seed, n], out) for n in names]) for seed in seeds])
+        for prompt in prompts
+    ]
 
 
-def _card(record: Record, out: Path) -> str:
+def _card(record: Record, out: Path) -> dict[str, Any]:
     path = out / record["folder"] / CARD
     if record["status"] != "done" or not path.is_file():
-        return f'<td><div class="none">{record["status"]}</div></td>'
+        return {"image": None, "status": record["status"]}
     evaluation = record["evaluation"]
     janus, scores = evaluation.get("janus"), evaluation.get("inception")
-    told = [] if janus is None else [f"{janus['faces']} face{'s' * (janus['faces'] != 1)}"]
-    told += [] if scores is None else [f"{scores['information']:.2f} nats"]
-    kind = "" if janus is None else "free" if janus["free"] else "janus"
-    picture = base64.b64encode(path.read_bytes()).decode()
-    alt = f"{record['prompt']}, {record['method']}, seed {record['seed']}, turning"
-    return (
-        f'<td class="{kind}"><img src="data:image/webp;base64,{picture}" alt="{escape(alt)}">'
-        f"<small>{', '.join(told)}</small></td>"
-    )
+    caption = [] if janus is None else [f"{janus['faces']} face{'s' * (janus['faces'] != 1)}"]
+    caption += [] if scores is None else [f"{scores['information']:.2f} nats"]
+    return {
+        "image": base64.b64encode(path.read_bytes()).decode(),
+        "kind": "" if janus is None else "free" if janus["free"] else "janus",
+        "alt": f"{record['prompt']}, {record['method']}, seed {record['seed']}, turning",
+        "caption": ", ".join(caption),
+    }
 
 
-def _failures(records: Sequence[Record]) -> Iterable[str]:
-    failed = [record for record in records if record["status"] == "failed"]
-    if failed:
-        rows = [[escape(r["folder"]), escape(r["error"])] for r in failed]
-        yield "<h2>Failures</h2>" + _table(["run", "why"], rows)
-
-
-def _closing(results: Mapping[str, Any]) -> Iterable[str]:
-    versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
-    yield "<h2>How it was made</h2>"
-    yield f"<pre>{escape(results['command'])}</pre><pre>{escape(results['file'])}</pre>"
-    yield f"<p><small>{escape(versions)}. Every number stands in results.json.</small></p>"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f"<th>{name}</th>" for name in head)
-    lines = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><tr>{top}</tr>{lines}</table></div>'
-
-
-def _rate(rate: Mapping[str, Any] | None) -> str:
+def _rate(rate: Mapping[str, Any] | None) -> Cell:
     if rate is None:
-        return "-"
-    return (
-        f"{rate['count']} of {rate['of']}<br>"
-        f"<small>{100 * rate['low']:.0f} to {100 * rate['high']:.0f} %</small>"
-    )
+        return None
+    interval = f"{100 * rate['low']:.0f} to {100 * rate['high']:.0f} %"
+    return f"{rate['count']} of {rate['of']}", interval
 
 
-def _mean(mean: Mapping[str, Any] | None) -> str:
+def _mean(mean: Mapping[str, Any] | None) -> Cell:
     if mean is None:
-        return "-"
-    return f"{mean['mean']:.3g}<br><small>{mean['low']:.3g} to {mean['high']:.3g}</small>"
+        return None
+    return f"{mean['mean']:.3g}", f"{mean['low']:.3g} to {mean['high']:.3g}"
 
 
-def _chance(p: float) -> str:
-    return "&lt; 0.001" if p < 0.001 else f"{p:.3f}"
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -12,9 +12,9 @@ from splat_esd import console
 from splat_esd.bench.machine import cores
 from splat_esd.errors import EnvironmentProblem, UsageError
 from splat_esd.runs.folder import write_text
-from splat_esd.study.cell import check, is_done
 from splat_esd.study.charts import by_method
 from splat_esd.study.experiment import Cell, Experiment, cells, find_file, load_experiment
+from splat_esd.study.job import check, is_done
 from splat_esd.study.launch import launch, processes
 from splat_esd.study.report import page
 from splat_esd.study.sheet import write_sheets

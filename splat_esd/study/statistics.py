@@ -1,6 +1,5 @@
-"""What few runs allow to say: intervals around rates and means, tests of differences, trends."""
+"""Statistics of few runs: confidence intervals, tests of differences and rank correlation."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,50 +9,53 @@ RESAMPLES = 4000
 
 
 def wilson(successes: int, trials: int, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Returns the score interval of a rate, which is honest at 0, at 1 and for few trials:
-
-        (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+    """Returns Wilson's score interval of a rate, which holds for few trials and at 0 and 1.
 
     Raises:
         ValueError: If there are no trials, or more successes than trials.
     References:
         Probable Inference (Wilson, 1927); recommended for small n by Brown, Cai and DasGupta, 2001.
     """
-    from scipy.special import ndtri
+    from scipy.stats import binomtest
 
     if not 0 <= successes <= trials or trials == 0:
         raise ValueError(f"wilson: expected 0 <= successes <= trials, got {successes}, {trials}.")
-    p, z = successes / trials, float(ndtri(0.5 + confidence / 2))
-    middle = p + z * z / (2 * trials)
-    reach = z * math.sqrt(p * (1 - p) / trials + (z / (2 * trials)) ** 2)
-    scale = 1 + z * z / trials
+    interval = binomtest(successes, trials).proportion_ci(confidence, method="wilson")
     # The rate lies inside; at 0 and 1 rounding would leave it a hair outside.
-    return min(p, max(0.0, (middle - reach) / scale)), max(p, min(1.0, (middle + reach) / scale))
+    rate = successes / trials
+    return min(rate, float(interval.low)), max(rate, float(interval.high))
 
 
 def bootstrap_mean(
     values: Sequence[float | int], *, confidence: float = CONFIDENCE, seed: int = 0
 ) -> tuple[float, float]:
-    """Returns the percentile bootstrap's interval of a mean, the same whenever it is asked.
+    """Returns the percentile bootstrap interval of a mean, the same for the same seed.
 
     Raises:
         ValueError: If there are no values.
     References:
         An Introduction to the Bootstrap (Efron and Tibshirani, 1993), Ch. 13.
     """
+    from scipy.stats import bootstrap
+
     data = np.asarray(values, dtype=np.float64)
     if not data.size:
         raise ValueError("bootstrap_mean: expected values, got none.")
-    rng = np.random.default_rng(seed)
-    means = data[rng.integers(0, data.size, (RESAMPLES, data.size))].mean(axis=1)
-    return _percentiles(means, confidence)
+    if np.ptp(data) == 0:  # scipy refuses a single value
+        return float(data[0]), float(data[0])
+    found = bootstrap(
+        (data,), np.mean, n_resamples=RESAMPLES, confidence_level=confidence,
+        method="percentile", rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def fisher(a: tuple[int, int], b: tuple[int, int]) -> float:
-    """Returns the two-sided p-value of Fisher's exact test that two rates are one.
+    """Returns the two-sided p-value of Fisher's exact test that two rates are equal.
 
     Arguments:
-        a: Successes and trials of the one; `b` those of the other.
+        a: Successes and trials of the first rate.
+        b: Successes and trials of the second.
     """
     from scipy.stats import fisher_exact
 
@@ -62,8 +64,7 @@ def fisher(a: tuple[int, int], b: tuple[int, int]) -> float:
 
 
 def holm(p: Sequence[float | int]) -> list[float]:
-    """Returns p-values made larger for their number, so that the chance of any false alarm among
-    them stays what one p-value promises.
+    """Returns p-values adjusted by Holm's method, which controls the family-wise error rate.
 
     References:
         A Simple Sequentially Rejective Multiple Test Procedure (Holm, 1979).
@@ -82,10 +83,9 @@ def spearman(
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> tuple[float, float, float] | None:
-    """Returns the rank correlation of y with x and the bootstrap's interval, or None where x or y
-    does not vary.
+    """Returns Spearman's rank correlation of y with x and its bootstrap interval (low, high).
 
-    The x are taken as chosen, not drawn: resampling happens among the y of equal x.
+    None if x or y is constant. The x are fixed by design, so the y are resampled within each x.
     """
     xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if len(np.unique(xs)) < 2 or len(np.unique(ys)) < 2:

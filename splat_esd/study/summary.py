@@ -6,8 +6,8 @@ from itertools import combinations
 from typing import Any
 
 from splat_esd.runs.folder import read_run
-from splat_esd.study.cell import is_done, is_made
 from splat_esd.study.experiment import Cell, Experiment
+from splat_esd.study.job import is_done, is_made
 from splat_esd.study.statistics import bootstrap_mean, fisher, holm, spearman, wilson
 
 Record = dict[str, Any]

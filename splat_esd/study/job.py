@@ -25,7 +25,7 @@ _HARMLESS = {*RESUMABLE, "out"}
 
 
 @dataclass(frozen=True)
-class Job:
+class Worker:
     """What a process is asked to do with each of its cells.
 
     Arguments:
