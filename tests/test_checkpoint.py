@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from splat_esd.errors import UsageError
+from splat_esd.errors import EnvironmentProblem, UsageError
 from splat_esd.runs.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 
 STATE = {"a": torch.arange(5.0), "nested": {"b": torch.ones(2, 2), "n": 3}}
@@ -39,7 +39,7 @@ def test_a_damaged_checkpoint_is_refused_with_a_way_out(tmp_path, damage):
 def test_a_failed_write_leaves_the_old_checkpoint_and_no_rubbish(tmp_path, monkeypatch):
     save_checkpoint(tmp_path, 1, STATE)
     monkeypatch.setattr("os.fsync", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(EnvironmentProblem, match="No space"):
         save_checkpoint(tmp_path, 2, STATE)
     assert [p.name for p in tmp_path.iterdir()] == ["step-000001.pt"]
     assert load_checkpoint(latest_checkpoint(tmp_path))["step"] == 1

@@ -7,6 +7,7 @@ import torch
 from test_generate import assert_same_state, copy_state, fresh_run, small
 
 from splat_esd.export.live_viewer import Dials, TrainingView
+from splat_esd.runs.folder import RunFolder
 from splat_esd.runs.generate import generate
 from splat_esd.runs.live_controls import dials, obey, turn, turn_again
 from splat_esd.train import run_state, train_step
@@ -48,30 +49,30 @@ def test_a_dial_turns_the_next_gradient_and_not_the_configuration(tmp_path, tiny
 def test_untouched_dials_change_no_bit_and_write_nothing(tmp_path, tiny_sd):
     run = fresh_run(tmp_path, tiny_sd)
     before = copy_state(run)
-    obey(Scripted(dials(run)), run, tmp_path, 3)
+    obey(Scripted(dials(run)), run, RunFolder(tmp_path), 3)
     assert_same_state(run_state(run), before)
     assert not (tmp_path / "run.json").exists()
 
 
 def test_what_was_turned_is_written_down_and_turned_again_on_resume(tmp_path, tiny_sd):
     run = fresh_run(tmp_path, tiny_sd)
-    obey(Scripted(Dials(0.2, 4.0)), run, tmp_path, 3)
-    obey(Scripted(Dials(0.2, 9.0)), run, tmp_path, 7)
-    obey(Scripted(Dials(0.2, 9.0)), run, tmp_path, 8)
+    obey(Scripted(Dials(0.2, 4.0)), run, RunFolder(tmp_path), 3)
+    obey(Scripted(Dials(0.2, 9.0)), run, RunFolder(tmp_path), 7)
+    obey(Scripted(Dials(0.2, 9.0)), run, RunFolder(tmp_path), 8)
     told = json.loads((tmp_path / "run.json").read_text())["turned"]
     assert told == [
         {"step": 3, "lambda": 0.2, "cfg_scale": 4.0},
         {"step": 7, "lambda": 0.2, "cfg_scale": 9.0},
     ]
     again = fresh_run(tmp_path, tiny_sd)
-    turn_again(again, tmp_path, 5)
+    turn_again(again, RunFolder(tmp_path), 5)
     assert dials(again) == Dials(0.2, 4.0), "what came after the checkpoint comes later"
 
 
 def test_export_writes_what_there_is_and_the_run_goes_on(tmp_path, tiny_sd):
     run = fresh_run(tmp_path, tiny_sd, "export.formats=[ply,spz]")
     view = Scripted(dials(run), "export")
-    obey(view, run, tmp_path, 4)
+    obey(view, run, RunFolder(tmp_path), 4)
     written = sorted(path.name for path in (tmp_path / "export" / "step-000004").iterdir())
     assert written == ["splat.ply", "splat.spz"]
     assert "exported to" in view.told[-1]
@@ -83,7 +84,7 @@ def test_the_page_is_refreshed_now_and_then_and_always_when_paused(
 ):
     run = fresh_run(tmp_path, tiny_sd)
     view = Scripted(dials(run), paused=paused)
-    obey(view, run, tmp_path, step)
+    obey(view, run, RunFolder(tmp_path), step)
     assert len(view.shown) == shown
     assert view.told == [f"step {step} of 10, {len(run.gaussians)} splats"]
 

@@ -8,14 +8,7 @@ import pytest
 
 from splat_esd.config.load import load_config
 from splat_esd.errors import UsageError
-from splat_esd.runs.folder import (
-    append_metrics,
-    open_run_folder,
-    read_run,
-    slug,
-    trim_metrics,
-    write_run,
-)
+from splat_esd.runs.folder import RunFolder, open_run_folder, slug
 
 
 def config(tmp_path, *overrides, prompt="a corgi"):
@@ -41,13 +34,16 @@ def test_a_new_run_gets_a_folder_with_its_time_seed_and_configuration(tmp_path):
     wanted = config(tmp_path, "seed=3")
     folder, continued = open_run_folder(wanted)
     assert not continued
-    assert re.fullmatch(r"\d{8}-\d{6}-s3", folder.name) and folder.parent.name == "a-corgi"
-    assert (folder / "config.yaml").read_text(encoding="utf-8") == wanted.to_yaml()
+    assert (
+        re.fullmatch(r"\d{8}-\d{6}-s3", folder.path.name) and folder.path.parent.name == "a-corgi"
+    )
+    assert folder.settings.read_text(encoding="utf-8") == wanted.to_yaml()
+    assert folder.config == wanted
 
 
 def test_the_same_command_continues_an_unfinished_run(tmp_path):
     folder, _ = open_run_folder(config(tmp_path))
-    write_run(folder, status="interrupted")
+    folder.write_run(status="interrupted")
     assert open_run_folder(config(tmp_path)) == (folder, True)
 
 
@@ -55,7 +51,7 @@ def test_a_finished_run_or_another_setting_starts_afresh(tmp_path):
     folder, _ = open_run_folder(config(tmp_path))
     other, continued = open_run_folder(config(tmp_path, "guidance.lambda=0.25"))
     assert not continued and other != folder
-    write_run(folder, status="finished")
+    folder.write_run(status="finished")
     third, continued = open_run_folder(config(tmp_path))
     assert not continued and third not in (folder, other)
 
@@ -65,27 +61,51 @@ def test_a_run_that_another_process_works_on_is_left_alone(tmp_path):
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         run = json.dumps({"status": "running", "pid": sleeper.pid})
-        (folder / "run.json").write_text(run)
+        (folder.path / "run.json").write_text(run)
         assert open_run_folder(config(tmp_path))[0] != folder
         with pytest.raises(UsageError, match="another process is still working"):
-            open_run_folder(config(tmp_path).model_copy(update={"resume": folder}))
+            open_run_folder(config(tmp_path).model_copy(update={"resume": folder.path}))
     finally:
         sleeper.kill()
         sleeper.wait()
-    assert open_run_folder(config(tmp_path).model_copy(update={"resume": folder})) == (folder, True)
+    assert open_run_folder(config(tmp_path).model_copy(update={"resume": folder.path})) == (
+        folder,
+        True,
+    )
 
 
 def test_run_json_gathers_facts_and_the_process_that_runs(tmp_path):
-    write_run(tmp_path, status="running", seed=1)
-    write_run(tmp_path, steps=5)
-    assert read_run(tmp_path) == {"status": "running", "pid": os.getpid(), "seed": 1, "steps": 5}
+    RunFolder(tmp_path).write_run(status="running", seed=1)
+    RunFolder(tmp_path).write_run(steps=5)
+    assert RunFolder(tmp_path).run == {
+        "status": "running",
+        "pid": os.getpid(),
+        "seed": 1,
+        "steps": 5,
+    }
 
 
 def test_metrics_after_the_checkpoint_and_a_torn_line_are_dropped(tmp_path):
     for step in (1, 2, 3):
-        append_metrics(tmp_path, step, {"x": 0.5})
+        RunFolder(tmp_path).append_metrics(step, {"x": 0.5})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "x"')
-    trim_metrics(tmp_path, 2)
+    RunFolder(tmp_path).trim_metrics(2)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
+
+
+def test_a_run_of_an_earlier_version_is_found_again_although_its_file_lacks_a_key(tmp_path):
+    folder, _ = open_run_folder(config(tmp_path))
+    text = folder.settings.read_text(encoding="utf-8")
+    folder.settings.write_text(text.replace("  noise: 0.0\n", ""), encoding="utf-8")
+    assert open_run_folder(config(tmp_path)) == (folder, True)
+
+
+@pytest.mark.parametrize("damage", [b"a: [", b"\xff\xfe", b"prompt: 3"])
+def test_a_folder_with_a_damaged_configuration_is_no_run_to_continue(tmp_path, damage):
+    folder, _ = open_run_folder(config(tmp_path))
+    folder.settings.write_bytes(damage)
+    with pytest.raises(UsageError, match=r"config\.yaml"):
+        _ = folder.config
+    assert open_run_folder(config(tmp_path))[0] != folder

@@ -6,7 +6,8 @@ from test_ply import some
 from splat_esd.errors import UsageError
 from splat_esd.formats.ply import write_ply
 from splat_esd.formats.spz import pack_spz, write_spz
-from splat_esd.runs.summary import about, read_result, timeline_file
+from splat_esd.runs.folder import RunFolder
+from splat_esd.runs.summary import describe, read_result
 
 CONFIG = """
 prompt: a corgi
@@ -33,12 +34,12 @@ def run(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines) + '{"st')
     write_ply(some(), tmp_path / "splat.ply")
     for step in (0, 5, 10):
-        write_spz(some(seed=step), timeline_file(tmp_path, step))
+        write_spz(some(seed=step), RunFolder(tmp_path).timeline_file(step))
     return tmp_path
 
 
 def test_a_run_tells_how_it_was_made_and_grew(run):
-    result = about(run / "splat.ply")
+    result = describe(run / "splat.ply")
     assert result.title == "a corgi (esd, lambda 0.5, seed 3)"
     wanted = {"prompt": "a corgi", "guidance": "esd, lambda 0.5", "prior": "zoo", "steps": "10"}
     assert wanted.items() <= result.facts.items()
@@ -63,7 +64,7 @@ def test_an_evaluation_is_told_as_numbers(run):
     report = {"janus": {"free": True, "faces": 1, "front": 4}, "clip": None, "seed": 3}
     report |= {"inception": {"quality": 1.23456, "classifier": "zoo judge"}}
     (run / "evaluation.json").write_text(json.dumps(report))
-    scores = about(run / "splat.ply").scores
+    scores = describe(run / "splat.ply").scores
     assert scores == {"janus free": "true", "janus faces": "1", "inception quality": "1.235"}
 
 
@@ -78,11 +79,11 @@ def test_a_file_by_itself_has_a_name_only(run):
 
 
 def test_a_folder_without_splats_is_named(tmp_path):
-    with pytest.raises(UsageError, match=r"holds no splat.ply; expected a run's folder or a splat"):
+    with pytest.raises(UsageError, match=r"holds no splat\.ply; go on with the run by resume="):
         read_result(tmp_path)
 
 
 def test_a_damaged_configuration_is_named(run):
     (run / "config.yaml").write_text("a: [")
     with pytest.raises(UsageError, match=r"config.yaml is not readable as YAML"):
-        about(run / "splat.ply")
+        describe(run / "splat.ply")

@@ -21,7 +21,7 @@ from splat_esd.bench import machine
 from splat_esd.config.overrides import assign, split_overrides
 from splat_esd.config.schema import Count, MeshConfig, UserPath
 from splat_esd.config.validation import validate
-from splat_esd.errors import UsageError
+from splat_esd.formats.ply import SPLAT, splat_file
 
 TOYS = ("corgi", "robot", "teapot")  # with a known surface: round, angular, with a hole
 COLUMNS = (
@@ -85,11 +85,7 @@ def read(arguments: Sequence[str]) -> tuple[list[Path], MeshBench]:
     Raises:
         UsageError: If a key or a value is wrong, or a splat is not there.
     """
-    splats = [Path(a).expanduser() for a in arguments if "=" not in a and not a.startswith("-")]
-    splats = [path / "splat.ply" if path.is_dir() else path for path in splats]
-    for path in splats:
-        if not path.is_file():
-            raise UsageError(f"there is no splat {path}.")
+    splats = [splat_file(a) for a in arguments if "=" not in a and not a.startswith("-")]
     groups, values = split_overrides([a for a in arguments if "=" in a or a.startswith("-")])
     data: dict[str, Any] = {**groups}
     for key, value in values.items():
@@ -120,7 +116,7 @@ def lines(rows: Sequence[Row]) -> list[list[str]]:
 
 def _name(path: Path) -> str:
     """Returns the name of a run, or of a file."""
-    if path.name == "splat.ply" and path.absolute().parent.name:
+    if path.name == SPLAT and path.absolute().parent.name:
         parent = path.absolute().parent
         return f"{parent.parent.name}/{parent.name}"
     return path.stem

@@ -12,7 +12,6 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import NoReturn
 
 from splat_esd.cli.help import HELP
@@ -93,21 +92,24 @@ def _export(arguments: list[str]) -> int:
     from splat_esd.config.load import load_export
 
     job = load_export(arguments)
-    source = _splat_of(job.source)
+    from splat_esd.formats.ply import read_ply, splat_file
+
+    source = splat_file(job.source)
     out = source.parent / "export" if job.out is None else job.out
     from splat_esd.console import files_table
     from splat_esd.export.bundle import write_files
-    from splat_esd.formats.ply import read_ply
-    from splat_esd.runs.summary import about
+    from splat_esd.runs.summary import describe
 
-    files_table(write_files(read_ply(source), out, job.export, job.mesh, about(source)))
+    files_table(write_files(read_ply(source), out, job.export, job.mesh, describe(source)))
     return 0
 
 
 def _view(arguments: list[str]) -> int:
     if len(arguments) != 1:
         raise UsageError(f"view takes one run folder or .ply, got {len(arguments)} arguments.")
-    source = _splat_of(Path(arguments[0]).expanduser())
+    from splat_esd.formats.ply import splat_file
+
+    source = splat_file(arguments[0])
     from splat_esd.console import note
     from splat_esd.export.live_viewer import view
 
@@ -193,16 +195,6 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "bench": _bench,
     "zoo": _zoo,
 }
-
-
-def _splat_of(path: Path) -> Path:
-    """Returns the .ply a run folder or a file name stands for."""
-    splat = path / "splat.ply" if path.is_dir() else path
-    if splat.is_file():
-        return splat
-    if path.is_dir():
-        raise UsageError(f"{path} holds no splat.ply; go on with the run by resume={path}")
-    raise UsageError(f"there is no file or folder {path}.")
 
 
 def _no_command(argv: list[str]) -> str:

@@ -9,7 +9,7 @@ from splat_esd.export.images import take_pictures
 from splat_esd.export.page import Result, viewing_distance, with_final, write_page
 from splat_esd.export.turntable import write_sheet, write_turntable
 from splat_esd.formats.gltf import write_gltf
-from splat_esd.formats.ply import write_ply
+from splat_esd.formats.ply import SPLAT, write_ply
 from splat_esd.formats.splat import write_splat
 from splat_esd.formats.spz import write_spz
 from splat_esd.gaussians import Gaussians
@@ -54,7 +54,7 @@ def write_files(
 
 
 def _ply(gaussians: Gaussians, folder: Path, settings: ExportConfig) -> list[tuple[Path, str]]:
-    path = write_ply(gaussians, folder / "splat.ply", up=settings.up, full=settings.full_ply)
+    path = write_ply(gaussians, folder / SPLAT, up=settings.up, full=settings.full_ply)
     return [(path, "any splat viewer, such as SuperSplat (superspl.at/editor)")]
 
 

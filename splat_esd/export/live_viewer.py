@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from splat_esd.errors import UsageError
-from splat_esd.formats.ply import read_ply
+from splat_esd.formats.ply import read_ply, splat_file
 from splat_esd.gaussians import Gaussians
 from splat_esd.geometry import quat_to_rotmat
 
@@ -140,12 +140,7 @@ def view(path: Path | str, *, port: int = 8080) -> LiveViewer:
     Raises:
         UsageError: If there is no such file or it holds no splats.
     """
-    path = Path(path)
-    if path.is_dir():
-        if not (path / "splat.ply").is_file():
-            raise UsageError(f"{path} holds no splat.ply; expected a PLY file or a run's folder.")
-        path = path / "splat.ply"
-    gaussians = read_ply(path)
+    gaussians = read_ply(splat_file(path))
     viewer = LiveViewer(port=port)
     viewer.show(gaussians)
     return viewer

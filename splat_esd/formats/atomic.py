@@ -11,7 +11,7 @@ from splat_esd.errors import EnvironmentProblem
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
-    """Lends a temporary path beside `path`; what was written there takes its name at the end.
+    """Yields a temporary path beside `path`; what was written there takes its name at the end.
 
     After an exception the temporary file is gone and an older file under `path` is as it was.
 
@@ -28,3 +28,13 @@ def replacing(path: Path | str) -> Iterator[Path]:
         raise EnvironmentProblem(f"cannot write {path}: {error.strerror or error}.") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Writes a text file in one move.
+
+    Raises:
+        EnvironmentProblem: If the disk or its permissions forbid writing.
+    """
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")

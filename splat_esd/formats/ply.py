@@ -25,6 +25,24 @@ _AFTER_REST = ["opacity", *(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i 
 _FOREIGN_UP = "-y"
 
 
+SPLAT = "splat.ply"  # the asset in a run's folder
+
+
+def splat_file(path: Path | str) -> Path:
+    """Returns the splat file that a path stands for: the file itself, or a run folder's splat.ply.
+
+    Raises:
+        UsageError: If there is no such file, or the folder holds no splat.
+    """
+    path = Path(path).expanduser()
+    splat = path / SPLAT if path.is_dir() else path
+    if splat.is_file():
+        return splat
+    if path.is_dir():
+        raise UsageError(f"{path} holds no {SPLAT}; go on with the run by resume={path}")
+    raise UsageError(f"there is no file or folder {path}.")
+
+
 def write_ply(
     gaussians: Gaussians, path: Path | str, *, up: str = "-y", full: bool = False
 ) -> Path:

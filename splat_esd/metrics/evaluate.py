@@ -13,6 +13,7 @@ from torch import Tensor
 from splat_esd import console
 from splat_esd.cameras import Cameras, turntable
 from splat_esd.errors import UsageError
+from splat_esd.formats.atomic import write_text
 from splat_esd.formats.ply import read_ply
 from splat_esd.gaussians import Gaussians
 from splat_esd.metrics.fidelity import aligned_fidelity, ssim, true_views
@@ -21,7 +22,7 @@ from splat_esd.metrics.janus import AROUND
 from splat_esd.metrics.judged import faces, look, right, variety
 from splat_esd.metrics.networks import classify, clip_score
 from splat_esd.rasterize import rasterize
-from splat_esd.runs.folder import read_run, write_text
+from splat_esd.runs.folder import RunFolder
 from splat_esd.zoo.judge.network import Judge
 from splat_esd.zoo.world.captions import Composition, parse
 
@@ -70,12 +71,12 @@ def evaluate_run(folder: Path, *, classifier: Path | None = None, clip: Path | N
     Raises:
         UsageError: If the folder holds no finished asset.
     """
-    run = read_run(folder)
-    if not (folder / "splat.ply").is_file() or "prompt" not in run:
+    run = RunFolder(folder).run
+    if not RunFolder(folder).splat.is_file() or "prompt" not in run:
         raise UsageError(f"{folder} is no run with an asset: it needs run.json and splat.ply.")
     composition = _composition(run)
     report = {"prompt": run["prompt"], "seed": run.get("seed"), "status": run.get("status")}
-    report |= evaluate(read_ply(folder / "splat.ply"), composition)
+    report |= evaluate(read_ply(RunFolder(folder).splat), composition)
     rgb = report.pop("views")
     if classifier is not None:
         scores = _rounded(inception_scores(classify(classifier, rgb)))
@@ -83,7 +84,7 @@ def evaluate_run(folder: Path, *, classifier: Path | None = None, clip: Path | N
     report["clip"] = None if clip is None else round(clip_score(clip, rgb, run["prompt"]), 3)
     without = {"classifier": report["inception"], "clip": report["clip"]}
     report["missing"] = [MISSING[name] for name, value in without.items() if value is None]
-    write_text(folder / "evaluation.json", json.dumps(report, indent=2) + "\n")
+    write_text(RunFolder(folder).evaluation, json.dumps(report, indent=2) + "\n")
     return report
 
 

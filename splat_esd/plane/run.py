@@ -13,10 +13,10 @@ from splat_esd.config.overrides import split_overrides
 from splat_esd.config.schema import Count, Positive, Unit, UserPath
 from splat_esd.config.validation import validate
 from splat_esd.errors import UsageError
+from splat_esd.formats.atomic import write_text
 from splat_esd.plane import gaussian, janus
 from splat_esd.plane.figure import draw, name
 from splat_esd.plots import write_png
-from splat_esd.runs.folder import write_text
 
 _KEYS = "toy takes out=, seed=, lambdas=[...], peaks=[...] and steps=; see splat-esd toy --help."
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from splat_esd.errors import UsageError
+from splat_esd.formats.atomic import replacing
 
 KEPT = 2
 _DIGEST = 65  # hex digits of SHA-256 and a newline, before the payload
@@ -19,20 +20,14 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
 
     The file is the SHA-256 of the rest, a newline, and `torch.save`'s bytes.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     torch.save({"step": step, **state}, buffer)
     payload = buffer.getvalue()
     path = folder / f"step-{step:06d}.pt"
-    unfinished = path.with_suffix(".unfinished")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path) as part, part.open("wb") as file:
+        file.write(hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+        file.flush()
+        os.fsync(file.fileno())
     for old in sorted(folder.glob("step-*.pt"))[:-KEPT]:
         old.unlink()
     return path

@@ -1,14 +1,154 @@
-"""The folder of one run: its name, its configuration, its log, and whether it is finished."""
+"""The folder of one run: its name, its files, and whether it is finished."""
 
 import json
 import os
 import re
 import time
 import unicodedata
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from splat_esd.config.load import Config
 from splat_esd.errors import UsageError
+from splat_esd.formats.atomic import write_text
+from splat_esd.formats.ply import SPLAT
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run, by name; the only place that knows where each lies.
+
+    Arguments:
+        path: The folder; it need not exist yet.
+    """
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def splat(self) -> Path:
+        """The asset, as Gaussian splats."""
+        return self.path / SPLAT
+
+    @property
+    def settings(self) -> Path:
+        """config.yaml: every setting of the run."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """metrics.jsonl: one line of numbers every `log.every` steps."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def evaluation(self) -> Path:
+        """evaluation.json: what `splat-esd evaluate` found."""
+        return self.path / "evaluation.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "ckpt"
+
+    @property
+    def timeline(self) -> Path:
+        """The folder of the splats on the way, one .spz a step."""
+        return self.path / "timeline"
+
+    def timeline_file(self, step: int) -> Path:
+        """Returns where the splats of one step lie."""
+        return self.timeline / f"{step:06d}.spz"
+
+    def preview(self, step: int) -> Path:
+        """Returns where the preview picture of one step lies."""
+        return self.path / "previews" / f"{step:06d}.png"
+
+    @property
+    def config(self) -> Config:
+        """The settings of the run.
+
+        Raises:
+            UsageError: If config.yaml is not there or cannot be read.
+        """
+        if not self.settings.is_file():
+            raise UsageError(f"{self.path} is no run: there is no config.yaml in it.")
+        try:
+            text = self.settings.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise UsageError(f"{self.settings} is not UTF-8 text.") from None
+        return Config.from_yaml(text, source=str(self.settings))
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """run.json: status, versions, times; empty if there is none yet."""
+        try:
+            return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+            return {}
+
+    def write_config(self, config: Config) -> None:
+        """Writes config.yaml."""
+        write_text(self.settings, config.to_yaml())
+
+    def write_run(self, **facts: object) -> None:
+        """Adds facts to run.json; status "running" carries this process's id."""
+        if facts.get("status") == "running":
+            facts["pid"] = os.getpid()
+        write_text(self.path / "run.json", json.dumps(self.run | facts, indent=2) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Returns the lines of metrics.jsonl; one that is being written just now is left out."""
+        lines = self.metrics.read_text(encoding="utf-8").splitlines() if self.has_metrics else []
+        metrics = []
+        for line in lines:
+            try:
+                metrics.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return metrics
+
+    @property
+    def has_metrics(self) -> bool:
+        """Whether a line of metrics was ever written."""
+        return self.metrics.is_file()
+
+    def append_metrics(self, step: int, stats: dict[str, float | int]) -> None:
+        """Adds one line to metrics.jsonl."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step} | stats) + "\n")
+
+    def trim_metrics(self, step: int) -> None:
+        """Drops the lines of metrics.jsonl that a run continued from `step` will write again."""
+        if self.has_metrics:
+            lines = self.metrics.read_text(encoding="utf-8").splitlines()
+            write_text(self.metrics, "".join(f"{x}\n" for x in lines if _before(x, step)))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self.run.get("status") == "finished"
+
+    @property
+    def is_worked_on(self) -> bool:
+        """Whether another living process of this machine works in the folder."""
+        run = self.run
+        if run.get("status") != "running" or run.get("pid") in (None, os.getpid()):
+            return False
+        try:
+            os.kill(run["pid"], 0)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
+
+    def holds(self, config: Config) -> bool:
+        """Whether the run has the very same settings, an earlier version's file read as today's."""
+        try:
+            return self.config == config
+        except UsageError:
+            return False
 
 
 def slug(prompt: str) -> str:
@@ -17,7 +157,7 @@ def slug(prompt: str) -> str:
     return "-".join(words)[:60].strip("-_") or "prompt"
 
 
-def open_run_folder(config: Config) -> tuple[Path, bool]:
+def open_run_folder(config: Config) -> tuple[RunFolder, bool]:
     """Returns the folder to work in, and whether it holds a run to continue.
 
     That is `resume` if given, else the newest unfinished run of the very same configuration that no
@@ -27,12 +167,14 @@ def open_run_folder(config: Config) -> tuple[Path, bool]:
         UsageError: If another process is working in the folder to resume.
     """
     if config.resume is not None:
-        if _alive(config.resume):
-            raise UsageError(f"resume: another process is still working in {config.resume}.")
-        return config.resume, True
+        folder = RunFolder(config.resume)
+        if folder.is_worked_on:
+            raise UsageError(f"resume: another process is still working in {folder}.")
+        return folder, True
     parent = config.out / slug(config.prompt)
-    for folder in sorted(parent.glob("*"), reverse=True):
-        if _continues(folder, config):
+    for path in sorted(parent.glob("*"), reverse=True):
+        folder = RunFolder(path)
+        if folder.holds(config) and not folder.is_finished and not folder.is_worked_on:
             return folder, True
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-s{config.seed}"
     for tail in ("", *(f"-{i}" for i in range(2, 1000))):
@@ -40,60 +182,18 @@ def open_run_folder(config: Config) -> tuple[Path, bool]:
             (parent / (name + tail)).mkdir(parents=True)
         except FileExistsError:
             continue
-        folder = parent / (name + tail)
-        write_text(folder / "config.yaml", config.to_yaml())
+        folder = RunFolder(parent / (name + tail))
+        folder.write_config(config)
         return folder, False
     raise UsageError(f"out: {parent} holds a thousand runs of this second; choose another out=.")
 
 
 def finished_run(config: Config) -> Path | None:
     """Returns the newest finished run of the very same configuration, if there is one."""
-    for folder in sorted((config.out / slug(config.prompt)).glob("*"), reverse=True):
-        saved = folder / "config.yaml"
-        if read_run(folder).get("status") == "finished" and saved.is_file():
-            if saved.read_text(encoding="utf-8") == config.to_yaml():
-                return folder
+    for path in sorted((config.out / slug(config.prompt)).glob("*"), reverse=True):
+        if RunFolder(path).is_finished and RunFolder(path).holds(config):
+            return path
     return None
-
-
-def write_run(folder: Path, **facts: object) -> None:
-    """Adds facts to run.json, which is replaced whole; status "running" carries this process's
-    id.
-    """
-    if facts.get("status") == "running":
-        facts["pid"] = os.getpid()
-    write_text(folder / "run.json", json.dumps(read_run(folder) | facts, indent=2) + "\n")
-
-
-def read_run(folder: Path) -> dict:
-    """Returns run.json, or nothing if there is none yet."""
-    try:
-        return json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
-        return {}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file under its final name only when it is whole."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
-
-
-def trim_metrics(folder: Path, step: int) -> None:
-    """Drops the lines of metrics.jsonl that a run continued from `step` will write again."""
-    path = folder / "metrics.jsonl"
-    if path.exists():
-        lines = [
-            line for line in path.read_text(encoding="utf-8").splitlines() if _before(line, step)
-        ]
-        write_text(path, "".join(line + "\n" for line in lines))
-
-
-def append_metrics(folder: Path, step: int, stats: dict[str, float | int]) -> None:
-    """Adds one line to metrics.jsonl."""
-    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"step": step} | stats) + "\n")
 
 
 def _before(line: str, step: int) -> bool:
@@ -101,21 +201,3 @@ def _before(line: str, step: int) -> bool:
         return json.loads(line)["step"] <= step
     except (json.JSONDecodeError, KeyError):
         return False  # the line that was being written when the run was killed
-
-
-def _continues(folder: Path, config: Config) -> bool:
-    saved = folder / "config.yaml"
-    if not saved.is_file() or read_run(folder).get("status") == "finished" or _alive(folder):
-        return False
-    return saved.read_text(encoding="utf-8") == config.to_yaml()
-
-
-def _alive(folder: Path) -> bool:
-    run = read_run(folder)
-    if run.get("status") != "running" or run.get("pid") in (None, os.getpid()):
-        return False
-    try:
-        os.kill(run["pid"], 0)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True

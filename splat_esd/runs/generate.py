@@ -21,9 +21,9 @@ from splat_esd.export.turntable import write_sheet
 from splat_esd.formats.spz import write_spz
 from splat_esd.paths import ASSETS
 from splat_esd.runs.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from splat_esd.runs.folder import append_metrics, open_run_folder, trim_metrics, write_run
+from splat_esd.runs.folder import RunFolder, open_run_folder
 from splat_esd.runs.live_controls import dials, obey, turn_again
-from splat_esd.runs.summary import about, timeline_file
+from splat_esd.runs.summary import describe
 from splat_esd.train import Run, make_run, render, restore_run, run_state, train_step
 
 
@@ -50,14 +50,15 @@ def generate(config: Config) -> Path:
         start = _restore(run, folder) if continued else 0
         turn_again(run, folder, start)
         _introduce(config, run, folder, why, start)
-        write_run(folder, status="running", **_versions(config, prior))
+        folder.write_run(status="running", **_versions(config, prior))
         _loop(run, folder, start)
-    except OSError as error:
+    except (OSError, EnvironmentProblem) as error:
+        reason = str(getattr(error, "strerror", None) or error).rstrip(".")
         raise EnvironmentProblem(
-            f"{folder} cannot be written: {error.strerror or error}. What was saved "
+            f"{folder} cannot be written: {reason}. What was saved "
             f"before is whole; free some space and continue with: {resume_command(folder)}"
         ) from error
-    return folder
+    return folder.path
 
 
 def choose_device(config: Config) -> tuple[torch.device, str]:
@@ -93,7 +94,7 @@ def open_prior(config: Config, device: torch.device) -> Prior:
     )
 
 
-def resume_command(folder: Path) -> str:
+def resume_command(folder: RunFolder) -> str:
     """Returns what to type to continue a run."""
     return f'splat-esd resume="{folder}"'
 
@@ -108,18 +109,18 @@ def _embedded() -> str:
     return str(folder)
 
 
-def _restore(run: Run, folder: Path) -> int:
-    path = latest_checkpoint(folder / "ckpt")
+def _restore(run: Run, folder: RunFolder) -> int:
+    path = latest_checkpoint(folder.checkpoints)
     if path is None:
-        trim_metrics(folder, 0)
+        folder.trim_metrics(0)
         return 0
     state = load_checkpoint(path)
     restore_run(run, state)
-    trim_metrics(folder, state["step"])
+    folder.trim_metrics(state["step"])
     return state["step"]
 
 
-def _loop(run: Run, folder: Path, start: int) -> None:
+def _loop(run: Run, folder: RunFolder, start: int) -> None:
     """Trains from `start` to the end, saving on the way; on Ctrl-C it saves and exports what
     there is.
     """
@@ -127,7 +128,7 @@ def _loop(run: Run, folder: Path, start: int) -> None:
     viewer = _live_viewer(run)
     step = start
     if start == 0:
-        write_spz(run.gaussians, timeline_file(folder, 0))
+        write_spz(run.gaussians, folder.timeline_file(0))
     try:
         with console.progress(config.steps, start=start) as meter:
             while step < config.steps:
@@ -147,7 +148,7 @@ def _loop(run: Run, folder: Path, start: int) -> None:
     _finish(run, folder, step, begun, status="finished")
 
 
-def _report(run: Run, folder: Path, step: int, stats: dict, meter, begun: float) -> None:
+def _report(run: Run, folder: RunFolder, step: int, stats: dict, meter, begun: float) -> None:
     log = run.config.log
     if stats.get("refused"):
         console.warn(
@@ -156,12 +157,12 @@ def _report(run: Run, folder: Path, step: int, stats: dict, meter, begun: float)
     meter.update(step, score=stats["score_norm"], gaussians=len(run.gaussians))
     if step % log.every == 0 or stats.get("refused"):
         facts = {"gaussians": len(run.gaussians), "seconds": round(time.monotonic() - begun, 3)}
-        append_metrics(folder, step, stats | facts)
+        folder.append_metrics(step, stats | facts)
     if step % log.preview_every == 0:
-        write_preview(run, folder / "previews" / f"{step:06d}.png")
-        write_spz(run.gaussians, timeline_file(folder, step))
+        write_preview(run, folder.preview(step))
+        write_spz(run.gaussians, folder.timeline_file(step))
     if step % log.checkpoint_every == 0 and step < run.config.steps:
-        save_checkpoint(folder / "ckpt", step, run_state(run))
+        save_checkpoint(folder.checkpoints, step, run_state(run))
 
 
 @torch.no_grad()
@@ -173,18 +174,17 @@ def write_preview(run: Run, path: Path) -> None:
     write_sheet(strips, path, ["0", "90", "180", "270"])
 
 
-def _finish(run: Run, folder: Path, step: int, begun: float, *, status: str) -> None:
-    save_checkpoint(folder / "ckpt", step, run_state(run))
+def _finish(run: Run, folder: RunFolder, step: int, begun: float, *, status: str) -> None:
+    save_checkpoint(folder.checkpoints, step, run_state(run))
     trained = time.monotonic() - begun
     splats, settings = run.gaussians.detach().to("cpu"), run.config
-    told = about(folder / "splat.ply")
+    told = describe(folder.splat)
     failure, files = None, []
     try:
-        files = write_files(splats, folder, settings.export, settings.mesh, told)
+        files = write_files(splats, folder.path, settings.export, settings.mesh, told)
     except UsageError as error:  # of the splats, not of the machine: a second try ends the same
         failure = error
-    write_run(
-        folder,
+    folder.write_run(
         status=status,
         steps=step,
         gaussians=len(run.gaussians),
@@ -205,7 +205,7 @@ def _live_viewer(run: Run) -> TrainingView | None:
     return viewer
 
 
-def _introduce(config: Config, run: Run, folder: Path, why: str, start: int) -> None:
+def _introduce(config: Config, run: Run, folder: RunFolder, why: str, start: int) -> None:
     guidance = config.guidance
     method = guidance.name if guidance.lam is None else f"{guidance.name}, lambda {guidance.lam:g}"
     console.header(

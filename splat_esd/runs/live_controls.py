@@ -1,13 +1,12 @@
 """A run under somebody's hands: what the live view's buttons and sliders do between two steps."""
 
 import time
-from pathlib import Path
 
 from splat_esd import console
 from splat_esd.export.bundle import write_files
 from splat_esd.export.live_viewer import Dials, TrainingView
-from splat_esd.runs.folder import read_run, write_run
-from splat_esd.runs.summary import about
+from splat_esd.runs.folder import RunFolder
+from splat_esd.runs.summary import describe
 from splat_esd.train import Run
 
 SHOWN_EVERY = 10  # steps
@@ -24,14 +23,14 @@ def turn(run: Run, wanted: Dials) -> None:
     run.guidance.cfg_scale = wanted.cfg_scale
 
 
-def turn_again(run: Run, folder: Path, step: int) -> None:
+def turn_again(run: Run, folder: RunFolder, step: int) -> None:
     """Puts the dials of a continued run where they stood at a step."""
-    for turned in read_run(folder).get("turned", []):
+    for turned in folder.run.get("turned", []):
         if turned["step"] <= step:
             turn(run, Dials(turned["lambda"], turned["cfg_scale"]))
 
 
-def obey(view: TrainingView, run: Run, folder: Path, step: int) -> float:
+def obey(view: TrainingView, run: Run, folder: RunFolder, step: int) -> float:
     """Does what the page asks for before the next step; returns the seconds that this took."""
     begun = time.monotonic()
     if view.paused or step % SHOWN_EVERY == 0:
@@ -40,8 +39,8 @@ def obey(view: TrainingView, run: Run, folder: Path, step: int) -> float:
     view.tell(stands)
     while view.next_wish() == "export":
         view.tell(f"{stands}; exporting ...")
-        out = folder / "export" / f"step-{step:06d}"
-        settings, told = run.config, about(folder / "splat.ply")
+        out = folder.path / "export" / f"step-{step:06d}"
+        settings, told = run.config, describe(folder.splat)
         splats = run.gaussians.detach().to("cpu")
         console.files_table(write_files(splats, out, settings.export, settings.mesh, told))
         view.tell(f"{stands}; exported to {out}")
@@ -50,10 +49,10 @@ def obey(view: TrainingView, run: Run, folder: Path, step: int) -> float:
     return time.monotonic() - begun
 
 
-def _turned(wanted: Dials, run: Run, folder: Path, step: int) -> None:
+def _turned(wanted: Dials, run: Run, folder: RunFolder, step: int) -> None:
     turn(run, wanted)
     at = {"step": step, "lambda": wanted.lam, "cfg_scale": wanted.cfg_scale}
-    write_run(folder, turned=[*read_run(folder).get("turned", []), at])
+    folder.write_run(turned=[*folder.run.get("turned", []), at])
     lam = "" if wanted.lam is None else f"lambda {wanted.lam:g}, "
     console.note(
         f"from step {step} on: {lam}CFG scale {wanted.cfg_scale:g}; the settings alone make "

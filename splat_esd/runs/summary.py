@@ -16,10 +16,9 @@ from splat_esd.export.page import (
     viewing_distance,
     with_final,
 )
-from splat_esd.formats.ply import read_ply
-from splat_esd.runs.folder import read_run
+from splat_esd.formats.ply import read_ply, splat_file
+from splat_esd.runs.folder import RunFolder
 
-TIMELINE = "timeline"  # folder of a run: the splats on the way, step by step
 _POINTS_MAX = 200  # of a curve
 _CURVES = {
     "score_norm": "score norm",
@@ -28,30 +27,25 @@ _CURVES = {
 }
 
 
-def timeline_file(folder: Path, step: int) -> Path:
-    """Returns where a run keeps its splats of one step."""
-    return folder / TIMELINE / f"{step:06d}.spz"
-
-
-def about(splat: Path) -> Result:
+def describe(splat: Path) -> Result:
     """Returns a splat file's metadata: prompt, settings and history if it lies in a run's folder,
     else its name.
 
     Raises:
         UsageError: If the run's config.yaml cannot be read.
     """
-    folder = splat.parent
-    config = _settings(folder / "config.yaml") if splat.name == "splat.ply" else {}
+    folder = RunFolder(splat.parent)
+    config = _settings(folder.settings) if splat == folder.splat else {}
     if not config:
         return Result(splat.name)
-    metrics = _metrics(folder / "metrics.jsonl")
+    metrics = folder.read_metrics()
     return Result(
         title=f"{config.get('prompt')} ({_method(config)}, seed {config.get('seed')})",
-        facts=_facts(config, read_run(folder), metrics),
-        settings=(folder / "config.yaml").read_text(encoding="utf-8"),
-        frames=_timeline(folder),
+        facts=_facts(config, folder.run, metrics),
+        settings=folder.settings.read_text(encoding="utf-8"),
+        frames=_timeline(folder.timeline),
         curves=_curves(metrics),
-        scores=_scores(folder / "evaluation.json"),
+        scores=_scores(folder.evaluation),
     )
 
 
@@ -63,13 +57,11 @@ def read_result(path: Path) -> tuple[Result, float]:
     Raises:
         UsageError: If there are no splats in it.
     """
-    splat = path / "splat.ply" if path.is_dir() else path
-    if path.is_dir() and not splat.is_file():
-        raise UsageError(f"{path} holds no splat.ply; expected a run's folder or a splat .ply.")
+    splat = splat_file(path)
     gaussians = read_ply(splat)
     names = {"turntable": "turntable.webp", "sheet": "sheet.png"} if path.is_dir() else {}
     pictures = {name: path / file for name, file in names.items() if (path / file).is_file()}
-    result = replace(with_final(about(splat), gaussians), pictures=pictures)
+    result = replace(with_final(describe(splat), gaussians), pictures=pictures)
     return result, viewing_distance(gaussians)
 
 
@@ -121,22 +113,11 @@ def _turn(turned: Mapping) -> str:
 
 
 def _timeline(folder: Path) -> list[Frame]:
-    files = sorted((folder / TIMELINE).glob("[0-9]*.spz"))
+    files = sorted(folder.glob("[0-9]*.spz"))
     return [
         Frame(f"step {int(file.stem)}", file.read_bytes(), int(file.stem))
         for file in thinned(files, FRAMES_MAX)
     ]
-
-
-def _metrics(path: Path) -> list[dict]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    metrics = []
-    for line in lines:
-        try:
-            metrics.append(json.loads(line))
-        except json.JSONDecodeError:  # being written just now
-            break
-    return metrics
 
 
 def _curves(metrics: list[dict]) -> dict[str, list[tuple[int, float]]]:

@@ -15,7 +15,7 @@ from splat_esd.export.images import take_pictures
 from splat_esd.formats.atomic import replacing
 from splat_esd.formats.ply import read_ply
 from splat_esd.metrics.evaluate import evaluate_run
-from splat_esd.runs.folder import read_run, write_text
+from splat_esd.runs.folder import RunFolder
 from splat_esd.runs.generate import generate
 from splat_esd.study.experiment import Cell
 
@@ -79,7 +79,7 @@ def prepare(cell: Cell) -> None:
     check(cell)
     cell.folder.mkdir(parents=True, exist_ok=True)
     if not is_made(cell):
-        write_text(cell.folder / "config.yaml", cell.config.to_yaml())
+        RunFolder(cell.folder).write_config(cell.config)
 
 
 def check(cell: Cell) -> None:
@@ -88,7 +88,7 @@ def check(cell: Cell) -> None:
     Raises:
         UsageError: Naming the setting.
     """
-    path = cell.folder / "config.yaml"
+    path = RunFolder(cell.folder).settings
     if not path.is_file():
         return
     saved = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -103,13 +103,13 @@ def check(cell: Cell) -> None:
 
 def is_made(cell: Cell) -> bool:
     """Tells whether the cell's run is finished."""
-    there = (cell.folder / "splat.ply").is_file()
-    return there and read_run(cell.folder).get("status") == "finished"
+    there = RunFolder(cell.folder).splat.is_file()
+    return there and RunFolder(cell.folder).is_finished
 
 
 def is_evaluated(cell: Cell) -> bool:
     """Tells whether what was made last has been evaluated."""
-    report, splat = cell.folder / "evaluation.json", cell.folder / "splat.ply"
+    report, splat = RunFolder(cell.folder).evaluation, RunFolder(cell.folder).splat
     return report.is_file() and report.stat().st_mtime >= splat.stat().st_mtime
 
 
@@ -122,7 +122,7 @@ def write_card(folder: Path) -> Path:
     """Writes a small turntable of a run's splat, for the report, and returns its path."""
     from PIL import Image
 
-    pictures, _ = take_pictures(read_ply(folder / "splat.ply"), _CARD_VIEWS, size=_CARD_SIZE)
+    pictures, _ = take_pictures(read_ply(RunFolder(folder).splat), _CARD_VIEWS, size=_CARD_SIZE)
     first, *rest = [Image.fromarray(view) for view in pictures.over_white().numpy()]
     options = {"duration": _CARD_MILLISECONDS, "loop": 0, "quality": 55, "method": 4}
     with replacing(folder / CARD) as part:

@@ -11,7 +11,7 @@ from typing import Any
 from splat_esd import console
 from splat_esd.bench.machine import cores
 from splat_esd.errors import EnvironmentProblem, UsageError
-from splat_esd.runs.folder import write_text
+from splat_esd.formats.atomic import write_text
 from splat_esd.study.charts import by_method
 from splat_esd.study.experiment import Cell, Experiment, cells, find_file, load_experiment
 from splat_esd.study.job import check, is_done

@@ -8,8 +8,9 @@ from pathlib import Path
 from splat_esd import console
 from splat_esd.config.load import Config
 from splat_esd.errors import UsageError
+from splat_esd.formats.atomic import write_text
 from splat_esd.metrics.evaluate import evaluate_run
-from splat_esd.runs.folder import finished_run, write_text
+from splat_esd.runs.folder import finished_run
 from splat_esd.runs.generate import generate
 
 RULES = {

@@ -9,6 +9,7 @@ import numpy as np
 from splat_esd.export.images import take_pictures
 from splat_esd.formats.atomic import replacing
 from splat_esd.formats.ply import read_ply
+from splat_esd.runs.folder import RunFolder
 from splat_esd.study.summary import Record
 
 SHEET = "sheets.png"
@@ -34,7 +35,7 @@ def write_sheets(records: Sequence[Record], out: Path) -> Path | None:
         label = f"{record['prompt']}   {record['method']}   seed {record['seed']}"
         pen.text((left + 2, top), label, fill="black")
         pictures, _ = take_pictures(
-            read_ply(out / record["folder"] / "splat.ply"), _SIDES, size=_SIZE
+            read_ply(RunFolder(out / record["folder"]).splat), _SIDES, size=_SIZE
         )
         strip = np.hstack(pictures.over_white().numpy())
         sheet.paste(Image.fromarray(strip), (left, top + _LABEL))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from splat_esd.runs.folder import read_run
+from splat_esd.runs.folder import RunFolder
 from splat_esd.study.experiment import Cell, Experiment
 from splat_esd.study.job import is_done, is_made
 from splat_esd.study.statistics import bootstrap_mean, fisher, holm, spearman, wilson
@@ -45,7 +45,7 @@ def gather(cells: Sequence[Cell], errors: Mapping[str, str]) -> list[Record]:
 
 
 def _record(cell: Cell, error: str | None) -> Record:
-    run, status = read_run(cell.folder), "missing"
+    run, status = RunFolder(cell.folder).run, "missing"
     if error is not None:
         status = "failed"
     elif is_done(cell):
@@ -54,7 +54,7 @@ def _record(cell: Cell, error: str | None) -> Record:
         status = "not evaluated"
     evaluation = None
     if status == "done":
-        evaluation = json.loads((cell.folder / "evaluation.json").read_text(encoding="utf-8"))
+        evaluation = json.loads(RunFolder(cell.folder).evaluation.read_text(encoding="utf-8"))
     return {
         "prompt": cell.prompt,
         "method": cell.method,
