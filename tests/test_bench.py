@@ -21,7 +21,7 @@ from splat_esd.rasterize import rasterize, reference
 
 ASSET = Path(__file__).parent.parent / "assets" / "bench-raster.json"
 POPEN = subprocess.Popen
-README = Path(__file__).parent.parent / "README.md"
+README = Path(__file__).parent.parent / "kernels" / "README.md"
 
 
 def count_one_by_one(scene: Scene) -> int:

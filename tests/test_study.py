@@ -21,7 +21,7 @@ from PIL import Image
 from splat_esd.bench.machine import cores
 from splat_esd.cli import main as cli
 from splat_esd.errors import ConfigError, EnvironmentProblem, UsageError
-from splat_esd.export.images import take_pictures
+from splat_esd.export.images import render_turntable
 from splat_esd.formats.ply import read_ply
 from splat_esd.paths import CONF
 from splat_esd.study import job as job_module
@@ -426,6 +426,6 @@ def test_one_picture_shows_every_asset_from_four_sides(finished):
     strips = []
     for record in json.loads((finished[1] / "results.json").read_text())["cells"]:
         gaussians = read_ply(finished[1] / record["folder"] / "splat.ply")
-        strips.append(np.hstack(take_pictures(gaussians, 4, size=96)[0].over_white().numpy()))
+        strips.append(np.hstack(render_turntable(gaussians, 4, size=96)[0].over_white().numpy()))
     rows = [row.tobytes() for row in picture]
     assert all(any(strip[48].tobytes() in row for row in rows) for strip in strips)

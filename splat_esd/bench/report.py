@@ -1,4 +1,4 @@
-"""Figures as tables to read; the same rows stand in the README."""
+"""Figures as tables to read; the same rows stand in kernels/README.md."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

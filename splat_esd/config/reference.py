@@ -28,10 +28,7 @@ changes. The same in Python: `Config(prompt="a corgi", cameras=CamerasConfig(bat
 
 A null in {null} means: what the prior recommends. config.yaml in the run's folder holds the number.
 
-## Many runs
-
-`splat-esd study NAME` makes prompts x methods x seeds from a file of `experiment/` and writes one
-report; see `splat-esd study --help`.
+Many runs and one report, `splat-esd study NAME`: [experiment/README.md](experiment/README.md).
 """
 
 

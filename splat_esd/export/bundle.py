@@ -5,7 +5,7 @@ from pathlib import Path
 
 from splat_esd.config.schema import ExportConfig, MeshConfig
 from splat_esd.errors import UsageError
-from splat_esd.export.images import take_pictures
+from splat_esd.export.images import render_turntable
 from splat_esd.export.page import Result, viewing_distance, with_final, write_page
 from splat_esd.export.turntable import write_sheet, write_turntable
 from splat_esd.formats.gltf import write_gltf
@@ -76,14 +76,14 @@ def _gltf(gaussians: Gaussians, folder: Path, settings: ExportConfig) -> list[tu
 def _turntable(
     gaussians: Gaussians, folder: Path, settings: ExportConfig
 ) -> list[tuple[Path, str]]:
-    pictures, _ = take_pictures(gaussians, settings.frames, size=settings.size)
+    pictures, _ = render_turntable(gaussians, settings.frames, size=settings.size)
     frames = pictures.rgba if settings.transparent else pictures.over_white()
     film, animation = write_turntable(frames, folder / "turntable", _fps(settings))
     return [(film, "a video player"), (animation, "a browser")]
 
 
 def _strip(gaussians: Gaussians, folder: Path, settings: ExportConfig) -> list[tuple[Path, str]]:
-    pictures, _ = take_pictures(gaussians, settings.frames, size=settings.size)
+    pictures, _ = render_turntable(gaussians, settings.frames, size=settings.size)
     film, animation = write_turntable(pictures.strips(), folder / "strip", _fps(settings))
     return [(film, "a video player: colour, depth, alpha"), (animation, "a browser")]
 
@@ -93,7 +93,7 @@ def _fps(settings: ExportConfig) -> int:
 
 
 def _sheet(gaussians: Gaussians, folder: Path, settings: ExportConfig) -> list[tuple[Path, str]]:
-    pictures, cameras = take_pictures(gaussians, SHEET_VIEWS, size=settings.size)
+    pictures, cameras = render_turntable(gaussians, SHEET_VIEWS, size=settings.size)
     images = pictures.rgba if settings.transparent else pictures.over_white()
     labels = [f"{math.degrees(azimuth):.0f}\N{DEGREE SIGN}" for azimuth in cameras.azimuth.tolist()]
     return [(write_sheet(images, folder / "sheet.png", labels), "an image viewer")]

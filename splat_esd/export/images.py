@@ -18,7 +18,7 @@ _FARTHEST_SHADE = 0.2  # grey of the farthest point; what is not there is black
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
+class Images:
     """T views, ready to be written.
 
     Arguments:
@@ -45,14 +45,14 @@ class Pictures:
         return torch.cat([self.over_white(), grey[:, 0], grey[:, 1]], dim=2)
 
 
-def develop(out: RenderOutput) -> Pictures:
+def to_images(out: RenderOutput) -> Images:
     """Turns what was rendered without a background into pictures."""
     color = (out.rgb.detach() / out.alpha.detach().clamp_min(1e-6)).clamp(0, 1)
     rgba = torch.cat([color, out.alpha.detach().clamp(0, 1)], dim=-1)
-    return Pictures((rgba * 255).round().byte().cpu(), out.depth.detach()[..., 0].cpu())
+    return Images((rgba * 255).round().byte().cpu(), out.depth.detach()[..., 0].cpu())
 
 
-def take_pictures(gaussians: Gaussians, count: int, *, size: int) -> tuple[Pictures, Cameras]:
+def render_turntable(gaussians: Gaussians, count: int, *, size: int) -> tuple[Images, Cameras]:
     """Renders views on a circle, the first from the front; a large splat from afar."""
     reach = torch.quantile(gaussians.means.norm(dim=1)[:1_000_000], 0.99).item()
     cameras = turntable(
@@ -64,6 +64,6 @@ def take_pictures(gaussians: Gaussians, count: int, *, size: int) -> tuple[Pictu
         height=size,
     ).to(gaussians.device)
     with torch.no_grad():
-        views = [develop(rasterize(gaussians, cameras[i])) for i in range(count)]
+        views = [to_images(rasterize(gaussians, cameras[i])) for i in range(count)]
     rgba = torch.cat([view.rgba for view in views])
-    return Pictures(rgba, torch.cat([view.depth for view in views])), cameras
+    return Images(rgba, torch.cat([view.depth for view in views])), cameras

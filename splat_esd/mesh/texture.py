@@ -68,7 +68,7 @@ def bake(
     Arguments:
         mesh: In the unit ball, like the splat.
         gaussians: The splat.
-        views: Pictures of it.
+        views: Images of it.
         size: Width and height of the texture.
     Returns:
         Colours in [0, 1], gaps between charts filled, and the share of texels that a view saw.

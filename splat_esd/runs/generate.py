@@ -4,8 +4,10 @@ import platform
 import random
 import resource
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,7 +17,7 @@ from splat_esd.config.load import Config, choose_prior
 from splat_esd.diffusion.prior import Prior, load_prior
 from splat_esd.errors import EnvironmentProblem, UsageError
 from splat_esd.export.bundle import write_files
-from splat_esd.export.images import develop
+from splat_esd.export.images import to_images
 from splat_esd.export.live_viewer import TrainingView
 from splat_esd.export.turntable import write_sheet
 from splat_esd.formats.spz import write_spz
@@ -26,14 +28,19 @@ from splat_esd.runs.live_controls import dials, obey, turn_again
 from splat_esd.runs.summary import describe
 from splat_esd.train import Run, make_run, render, restore_run, run_state, train_step
 
+OnStep = Callable[[int, dict[str, Any]], None]
 
-def generate(config: Config) -> Path:
+
+def generate(config: Config, *, on_step: OnStep | None = None) -> Path:
     """Makes the asset that the configuration asks for and returns the run's folder.
 
     A run that was stopped, in whatever way, continues from its last checkpoint when the same
     command is given again; on a CPU the result is then bit for bit that of a run that was never
     stopped.
 
+    Arguments:
+        on_step: Called after each step with the number of steps done and its statistics, as in
+            metrics.jsonl.
     Raises:
         UsageError: If the prompt, the prior or a file to start from is not usable.
         EnvironmentProblem: If device, disk or network fail; what was computed is kept.
@@ -51,7 +58,7 @@ def generate(config: Config) -> Path:
         turn_again(run, folder, start)
         _introduce(config, run, folder, why, start)
         folder.write_run(status="running", **_versions(config, prior))
-        _loop(run, folder, start)
+        _loop(run, folder, start, on_step)
     except (OSError, EnvironmentProblem) as error:
         reason = str(getattr(error, "strerror", None) or error).rstrip(".")
         raise EnvironmentProblem(
@@ -120,7 +127,7 @@ def _restore(run: Run, folder: RunFolder) -> int:
     return state["step"]
 
 
-def _loop(run: Run, folder: RunFolder, start: int) -> None:
+def _loop(run: Run, folder: RunFolder, start: int, on_step: OnStep | None) -> None:
     """Trains from `start` to the end, saving on the way; on Ctrl-C it saves and exports what
     there is.
     """
@@ -137,6 +144,8 @@ def _loop(run: Run, folder: RunFolder, start: int) -> None:
                 stats = train_step(run, step)
                 step += 1
                 _report(run, folder, step, stats, meter, begun)
+                if on_step is not None:
+                    on_step(step, stats)
     except KeyboardInterrupt:
         console.warn(f"stopped at step {step} of {config.steps}; saving what there is.")
         _finish(run, folder, step, begun, status="interrupted")
@@ -170,7 +179,7 @@ def write_preview(run: Run, path: Path) -> None:
     """Draws colour, depth and alpha from the front, the left, the back and the right."""
     size = run.prior.image_size
     cameras = turntable(4, elevation=0.26, distance=2.45, fovy=0.75, width=size, height=size)
-    strips = develop(render(run, cameras.to(run.device), None)).strips()
+    strips = to_images(render(run, cameras.to(run.device), None)).strips()
     write_sheet(strips, path, ["0", "90", "180", "270"])
 
 

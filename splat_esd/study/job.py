@@ -11,7 +11,7 @@ import yaml
 
 from splat_esd.config.load import RESUMABLE
 from splat_esd.errors import SplatError, UsageError
-from splat_esd.export.images import take_pictures
+from splat_esd.export.images import render_turntable
 from splat_esd.formats.atomic import replacing
 from splat_esd.formats.ply import read_ply
 from splat_esd.metrics.evaluate import evaluate_run
@@ -122,7 +122,7 @@ def write_card(folder: Path) -> Path:
     """Writes a small turntable of a run's splat, for the report, and returns its path."""
     from PIL import Image
 
-    pictures, _ = take_pictures(read_ply(RunFolder(folder).splat), _CARD_VIEWS, size=_CARD_SIZE)
+    pictures, _ = render_turntable(read_ply(RunFolder(folder).splat), _CARD_VIEWS, size=_CARD_SIZE)
     first, *rest = [Image.fromarray(view) for view in pictures.over_white().numpy()]
     options = {"duration": _CARD_MILLISECONDS, "loop": 0, "quality": 55, "method": 4}
     with replacing(folder / CARD) as part:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from splat_esd.export.images import take_pictures
+from splat_esd.export.images import render_turntable
 from splat_esd.formats.atomic import replacing
 from splat_esd.formats.ply import read_ply
 from splat_esd.runs.folder import RunFolder
@@ -34,7 +34,7 @@ def write_sheets(records: Sequence[Record], out: Path) -> Path | None:
         left, top = i % columns * width, i // columns * height
         label = f"{record['prompt']}   {record['method']}   seed {record['seed']}"
         pen.text((left + 2, top), label, fill="black")
-        pictures, _ = take_pictures(
+        pictures, _ = render_turntable(
             read_ply(RunFolder(out / record["folder"]).splat), _SIDES, size=_SIZE
         )
         strip = np.hstack(pictures.over_white().numpy())
