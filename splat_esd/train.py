@@ -10,13 +10,14 @@ bits.
 """
 
 import math
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from splat_esd.cameras import BackgroundDistribution, CameraDistribution
+from splat_esd.cameras import BackgroundDistribution, CameraDistribution, Cameras
 from splat_esd.config.load import Config
 from splat_esd.densify import Density
 from splat_esd.diffusion.prior import Prior
@@ -107,7 +108,7 @@ def step_generator(seed: int, step: int, device: torch.device) -> torch.Generato
     return torch.Generator(device).manual_seed(int(state))
 
 
-def render(run: Run, cameras, background) -> RenderOutput:
+def render(run: Run, cameras: Cameras, background: torch.Tensor | None) -> RenderOutput:
     """Renders the run's Gaussians:  x = g(theta, c)."""
     settings = run.config.rasterizer
     return rasterize(
@@ -202,7 +203,7 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
-def _finite(parameters) -> bool:
+def _finite(parameters: Iterable[torch.Tensor]) -> bool:
     return all(p.grad is None or bool(p.grad.isfinite().all()) for p in parameters)
 
 

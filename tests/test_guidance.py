@@ -21,20 +21,9 @@ SCHEDULE = Schedule(torch.cumprod(1 - BETAS, 0))
 
 
 def guidance_config(name="esd", lam=0.5, **changes):
-    values = {
-        "name": name,
-        "lambda": lam,
-        "cfg_scale": None,
-        "t_min": 0.02,
-        "t_max": 0.98,
-        "t_max_end": 0.5,
-        "anneal_at": 0.2,
-        "weight": "sigma2",
-        "grad_clamp": None,
-        "perp_neg": PerpNegConfig(enabled=False, weight=1.0),
-        "lora": LoraConfig(rank=4, learning_rate=1e-3, camera_drop=0.3, steps=1),
-    }
-    return GuidanceConfig(**(values | changes))
+    # anneal_at and the rank are those that the closed forms below were written for.
+    values = {"anneal_at": 0.2, "lora": LoraConfig(rank=4)}
+    return GuidanceConfig(name=name, lam=lam, **(values | changes))
 
 
 def ring(count, dtype=torch.float32):
@@ -300,7 +289,7 @@ def test_the_clamp_bounds_what_guidance_adds_to_the_unconditional_score(prior):
 
 
 def test_perp_neg_keeps_the_prompts_own_direction_and_costs_two_evaluations_more(prior):
-    config = guidance_config("sds", None, perp_neg=PerpNegConfig(enabled=None, weight=2.0))
+    config = guidance_config("sds", None, perp_neg=PerpNegConfig(weight=2.0))
     plain, perp = make(prior, config), make(prior, config, perp_neg=True)
     z_t, t, _ = noisy(prior)
     with torch.no_grad():

@@ -1,6 +1,7 @@
 """The LoRA phi: the score of our own renders, with a camera and without, on the prior's UNet."""
 
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -115,5 +116,5 @@ class Phi(nn.Module):
             # peft has turned it off, and backward, which comes later, needs it.
             parameter.requires_grad_(True)
 
-    def _add_camera(self, _module, _inputs, output: Tensor) -> Tensor | None:
+    def _add_camera(self, _module: Any, _inputs: Any, output: Tensor) -> Tensor | None:
         return None if self._embedding is None else output + self._embedding.to(output.dtype)

@@ -8,6 +8,7 @@ A header comment `splat_esd up=-y` says which way is up; files without one are t
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -173,7 +174,7 @@ def _read(path: Path | str):
     return ply
 
 
-def _not_splats(path: Path | str, ply, missing: list[str]) -> str:
+def _not_splats(path: Path | str, ply: Any, missing: list[str]) -> str:
     names = ply["vertex"].data.dtype.names
     if "packed_position" in names:
         return (

@@ -107,7 +107,7 @@ def __getattr__(name: str) -> Any:
     if name.startswith("__"):
         raise AttributeError(name)
 
-    def refuse(*_args, **_kwargs) -> NoReturn:
+    def refuse(*_args: Any, **_kwargs: Any) -> NoReturn:
         raise NotImplementedError(f"{name}: only gsplat on a GPU has it.")
 
     return refuse

@@ -13,9 +13,18 @@ TILE = 16  # pixels; the only size that the kernels draw
 
 @torch.no_grad()
 def intersect_tile(
-    means2d, radii, depths, image_ids, gaussian_ids, n_images, tile_size, tile_width, tile_height,
-    sort, segmented,
-):  # fmt: skip
+    means2d: Tensor,
+    radii: Tensor,
+    depths: Tensor,
+    image_ids: Tensor | None,
+    gaussian_ids: Tensor | None,
+    n_images: int,
+    tile_size: int,
+    tile_width: int,
+    tile_height: int,
+    sort: bool,
+    segmented: bool,
+):
     """Lists which splats touch which tiles: tiles_per_gauss, isect_ids, flatten_ids.
 
     Always sorted, and of `segmented` and plain sorting the result is the same.
@@ -47,9 +56,18 @@ def intersect_offset(
 
 @torch.no_grad()
 def rasterize_to_pixels_3dgs_fwd(
-    means2d, conics, colors, opacities, backgrounds, masks, width, height, tile_size, offsets,
-    flatten_ids,
-):  # fmt: skip
+    means2d: Tensor,
+    conics: Tensor,
+    colors: Tensor,
+    opacities: Tensor,
+    backgrounds: Tensor | None,
+    masks: Tensor | None,
+    width: int,
+    height: int,
+    tile_size: int,
+    offsets: Tensor | None,
+    flatten_ids: Tensor | None,
+):
     """Blends front to back: colours, alphas, and last_ids.
 
     last_ids says nothing of pixels here: it carries what the backward pass needs, which gsplat
@@ -82,9 +100,23 @@ def rasterize_to_pixels_3dgs_fwd(
 
 @torch.no_grad()
 def rasterize_to_pixels_3dgs_bwd(
-    means2d, conics, colors, opacities, backgrounds, masks, width, height, tile_size, offsets,
-    flatten_ids, render_alphas, last_ids, v_colors, v_alphas, absgrad,
-):  # fmt: skip
+    means2d: Tensor,
+    conics: Tensor,
+    colors: Tensor,
+    opacities: Tensor,
+    backgrounds: Tensor | None,
+    masks: Tensor | None,
+    width: int,
+    height: int,
+    tile_size: int,
+    offsets: Tensor | None,
+    flatten_ids: Tensor | None,
+    render_alphas: Tensor | None,
+    last_ids: Tensor | None,
+    v_colors: Tensor,
+    v_alphas: Tensor | None,
+    absgrad: bool,
+):
     """Back from images to splats: absolute and plain gradients of means2d, and the others."""
     channels = colors.shape[-1]
     if absgrad and channels > 4:
@@ -110,7 +142,7 @@ def rasterize_to_pixels_3dgs_bwd(
     return None if absolute is None else absolute.view(means2d.shape), *found
 
 
-def _flat_splats(means2d, conics, colors, opacities):
+def _flat_splats(means2d: Tensor, conics: Tensor, colors: Tensor, opacities: Tensor):
     return (
         means2d.detach().reshape(-1, 2).contiguous(),
         conics.detach().reshape(-1, 3).contiguous(),

@@ -4,6 +4,7 @@ Gaussians and cameras may come in batches of scenes; the kernels see one scene a
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +18,22 @@ PINHOLE, ORTHO, FISHEYE, FTHETA = "pinhole", "ortho", "fisheye", "ftheta"  # cam
 
 @torch.no_grad()
 def projection_ewa_3dgs_fused_fwd(
-    means, covars, quats, scales, opacities, viewmats, Ks, width, height, eps2d, near_plane,
-    far_plane, radius_clip, calc_compensations, camera_model,
-):  # fmt: skip
+    means: Tensor,
+    covars: Tensor | None,
+    quats: Tensor | None,
+    scales: Tensor | None,
+    opacities: Tensor | None,
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+    eps2d: float,
+    near_plane: float,
+    far_plane: float,
+    radius_clip: float,
+    calc_compensations: bool,
+    camera_model: Any,
+):
     """Projects every Gaussian into every camera: radii, means2d, depths, conics, compensations."""
     if camera_model != PINHOLE:
         raise NotImplementedError(f"camera_model={camera_model!r}: only 'pinhole' is there.")
@@ -43,9 +57,25 @@ def projection_ewa_3dgs_fused_fwd(
 
 @torch.no_grad()
 def projection_ewa_3dgs_fused_bwd(
-    means, covars, quats, scales, viewmats, Ks, width, height, eps2d, camera_model, radii, conics,
-    compensations, v_means2d, v_depths, v_conics, v_compensations, viewmats_requires_grad,
-):  # fmt: skip
+    means: Tensor,
+    covars: Tensor | None,
+    quats: Tensor | None,
+    scales: Tensor | None,
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+    eps2d: float,
+    camera_model: Any,
+    radii: Tensor,
+    conics: Tensor | None,
+    compensations: Tensor | None,
+    v_means2d: Tensor | None,
+    v_depths: Tensor | None,
+    v_conics: Tensor | None,
+    v_compensations: Tensor | None,
+    viewmats_requires_grad: bool,
+):
     """Back from images to Gaussians and cameras: means, covars, quats, scales, viewmats."""
     view = kernels.View(width, height, 0.0, float("inf"), eps2d, v_compensations is not None, 0.0)
     batch = means.shape[:-2]
@@ -67,7 +97,7 @@ def projection_ewa_3dgs_fused_bwd(
 
 
 @torch.no_grad()
-def projection_ewa_3dgs_packed_fwd(*arguments):
+def projection_ewa_3dgs_packed_fwd(*arguments: Any):
     """The same for visible couples only: indptr, batch, camera and Gaussian ids before the rest."""
     found = projection_ewa_3dgs_fused_fwd(*arguments)
     batch = found[0].shape[:-3]
@@ -80,10 +110,28 @@ def projection_ewa_3dgs_packed_fwd(*arguments):
 
 @torch.no_grad()
 def projection_ewa_3dgs_packed_bwd(
-    means, covars, quats, scales, viewmats, Ks, width, height, eps2d, camera_model, batch_ids,
-    camera_ids, gaussian_ids, conics, compensations, v_means2d, v_depths, v_conics,
-    v_compensations, viewmats_requires_grad, sparse_grad,
-):  # fmt: skip
+    means: Tensor,
+    covars: Tensor | None,
+    quats: Tensor | None,
+    scales: Tensor | None,
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+    eps2d: float,
+    camera_model: Any,
+    batch_ids: Tensor | None,
+    camera_ids: Tensor | None,
+    gaussian_ids: Tensor | None,
+    conics: Tensor | None,
+    compensations: Tensor | None,
+    v_means2d: Tensor | None,
+    v_depths: Tensor | None,
+    v_conics: Tensor | None,
+    v_compensations: Tensor | None,
+    viewmats_requires_grad: bool,
+    sparse_grad: bool,
+):
     """Back from packed couples; with `sparse_grad` one row for each couple, not summed."""
     batch, cameras, n = means.shape[:-2], viewmats.shape[-3], means.shape[-2]
 

@@ -138,7 +138,15 @@ def rasterization(
     return images, alphas, meta
 
 
-def _draw(splats, colors, backgrounds, first, size, render_mode, absgrad):
+def _draw(
+    splats: cpu.Projected,
+    colors: Tensor,
+    backgrounds: Tensor | None,
+    first: Tensor | None,
+    size: tuple[int, int],
+    render_mode: str,
+    absgrad: bool,
+):
     """Blends what the mode asks for; the depth's background is 0."""
     depths = splats.depths[..., None]
     wanted = {"RGB": colors, "D": depths, "ED": depths}.get(render_mode)
@@ -167,7 +175,7 @@ def _draw(splats, colors, backgrounds, first, size, render_mode, absgrad):
     return images, alphas
 
 
-def _pack(splats, colors):
+def _pack(splats: cpu.Projected, colors: Tensor):
     """Keeps the visible couples of camera and Gaussian only, camera by camera."""
     n = splats.depths.shape[1]
     visible = (splats.radii > 0).all(-1)
@@ -182,7 +190,7 @@ def _pack(splats, colors):
     return cpu.Projected(*kept), colors.flatten(0, 1)[which], first, ids
 
 
-def _colors_of_each_camera(sh_degree, means, viewmats, sh):
+def _colors_of_each_camera(sh_degree: int | None, means: Tensor, viewmats: Tensor, sh: Tensor):
     """Colours from coefficients that every camera has of its own, [C, N, K, 3]."""
     centers = torch.inverse(viewmats)[:, None, :3, 3]
     directions = (means - centers).flatten(0, 1)
@@ -219,7 +227,9 @@ def _intersect(meta: Meta) -> tuple[Int[Tensor, "..."], ...]:
     )
 
 
-def _refuse_what_only_gsplat_has(options, *, means, camera_model, sh_degree) -> None:
+def _refuse_what_only_gsplat_has(
+    options: dict[str, Any], *, means: Tensor, camera_model: Any, sh_degree: int | None
+) -> None:
     known = {
         "sparse_grad", "distributed", "with_ut", "with_eval3d", "radial_coeffs",
         "tangential_coeffs", "thin_prism_coeffs", "ftheta_coeffs", "rolling_shutter", "viewmats_rs",
@@ -239,7 +249,17 @@ def _refuse_what_only_gsplat_has(options, *, means, camera_model, sh_degree) -> 
         )
 
 
-def _check_shapes(means, quats, scales, opacities, colors, viewmats, Ks, covars, sh_degree) -> None:
+def _check_shapes(
+    means: Tensor,
+    quats: Tensor | None,
+    scales: Tensor | None,
+    opacities: Tensor,
+    colors: Tensor,
+    viewmats: Tensor,
+    Ks: Tensor,
+    covars: Tensor | None,
+    sh_degree: int | None,
+) -> None:
     n, cameras = len(means), len(viewmats)
     wanted = {
         "means": (means, (n, 3)),

@@ -13,7 +13,7 @@ _TRIANGLE = ([0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2])
 
 
 @torch.no_grad()
-def spherical_harmonics_fwd(degree, dirs, coeffs, masks):
+def spherical_harmonics_fwd(degree: int, dirs: Tensor, coeffs: Tensor, masks: Tensor | None):
     """Evaluates  sum_k Y_k(d / |d|) sh_k;  0 where masked out."""
     if degree > 3:
         raise NotImplementedError(f"degree {degree}: only degrees 0 to 3 are there.")
@@ -26,7 +26,15 @@ def spherical_harmonics_fwd(degree, dirs, coeffs, masks):
 
 
 @torch.no_grad()
-def spherical_harmonics_bwd(num_bases, degree, dirs, coeffs, masks, v_colors, compute_v_dirs):
+def spherical_harmonics_bwd(
+    num_bases: int,
+    degree: int,
+    dirs: Tensor,
+    coeffs: Tensor,
+    masks: Tensor | None,
+    v_colors: Tensor,
+    compute_v_dirs: bool,
+):
     """Back from colours to coefficients and directions."""
     v_coeffs = torch.zeros(coeffs.shape)
     v_dirs = torch.empty(dirs.shape) if compute_v_dirs else None
@@ -41,7 +49,7 @@ def spherical_harmonics_bwd(num_bases, degree, dirs, coeffs, masks, v_colors, co
     return v_coeffs, v_dirs
 
 
-def _flat_harmonics(dirs, coeffs, masks):
+def _flat_harmonics(dirs: Tensor, coeffs: Tensor, masks: Tensor | None):
     return (
         dirs.detach().reshape(-1, 3).contiguous(),
         coeffs.detach().reshape(-1, *coeffs.shape[-2:]).contiguous(),
@@ -49,7 +57,9 @@ def _flat_harmonics(dirs, coeffs, masks):
     )
 
 
-def quat_scale_to_covar_preci_fwd(quats, scales, compute_covar, compute_preci, triu):
+def quat_scale_to_covar_preci_fwd(
+    quats: Tensor, scales: Tensor, compute_covar: bool, compute_preci: bool, triu: bool
+):
     """Returns  R diag(s^2) R^T  and  R diag(1 / s^2) R^T,  or the six numbers of their upper
     triangles; None for what is not wanted."""
     R = quat_to_rotmat(quats.double())
@@ -64,7 +74,11 @@ def quat_scale_to_covar_preci_fwd(quats, scales, compute_covar, compute_preci, t
 
 
 def quat_scale_to_covar_preci_bwd(
-    quats: Float[Tensor, "*b 4"], scales: Float[Tensor, "*b 3"], triu: bool, v_covars, v_precis
+    quats: Float[Tensor, "*b 4"],
+    scales: Float[Tensor, "*b 3"],
+    triu: bool,
+    v_covars: Tensor | None,
+    v_precis: Tensor | None,
 ):
     """Back to quaternions and scales."""
     with torch.enable_grad():
@@ -77,13 +91,23 @@ def quat_scale_to_covar_preci_bwd(
     return torch.autograd.grad(outputs, leaves, cotangents, materialize_grads=True)
 
 
-def relocation(opacities, scales, ratios, binoms, n_max):
+def relocation(opacities: Tensor, scales: Tensor, ratios: Tensor, binoms: Tensor, n_max: int):
     """Shares Gaussians among copies, as `densify.compute_relocation` says."""
     return compute_relocation(opacities, scales, ratios, binoms)
 
 
 @torch.no_grad()
-def adam(param, param_grad, exp_avg, exp_avg_sq, valid, lr, b1, b2, eps):
+def adam(
+    param: Tensor,
+    param_grad: Tensor | None,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    valid: Tensor | None,
+    lr: float,
+    b1: float,
+    b2: float,
+    eps: float,
+):
     """Steps Adam, without bias correction as gsplat does, for the valid rows only, in place.
 
     All rows are valid if `valid` is None.

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -192,7 +193,7 @@ def _surface(
     )
 
 
-def _turned(mesh: TexturedMesh, up: str, material):
+def _turned(mesh: TexturedMesh, up: str, material: Any):
     """Returns trimesh's mesh, turned upright; its v points up."""
     from trimesh import Trimesh
     from trimesh.visual import TextureVisuals

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +49,7 @@ def clip_score(folder: Path, images: Float[Tensor, "B S S 3"], prompt: str) -> f
     return 100.0 * F.cosine_similarity(seen.image_embeds, seen.text_embeds).mean().item()
 
 
-def _read(kind, folder: Path, key: str):
+def _read(kind: Any, folder: Path, key: str):
     import transformers
 
     transformers.utils.logging.set_verbosity_error()

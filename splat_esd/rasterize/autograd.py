@@ -42,7 +42,7 @@ class Harmonics(torch.autograd.Function):
     """Colours from directions."""
 
     @staticmethod
-    def forward(ctx: Any, degree, directions, sh):
+    def forward(ctx: Any, degree: int, directions: Tensor, sh: Tensor):
         ctx.degree = degree
         ctx.save_for_backward(dense(directions), dense(sh))
         colors = torch.empty_like(directions, memory_format=torch.contiguous_format)
@@ -51,7 +51,7 @@ class Harmonics(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, v_colors):
+    def backward(ctx: Any, v_colors: Tensor | None):
         directions, sh = ctx.saved_tensors
         v_directions, v_sh = torch.empty_like(directions), torch.zeros_like(sh)
         kernels.spherical_harmonics_backward(
@@ -65,7 +65,18 @@ class Project(torch.autograd.Function):
     """Gaussians to ellipses on image planes."""
 
     @staticmethod
-    def forward(ctx: Any, means, quats, scales, covars, opacities, sh, viewmats, Ks, view):
+    def forward(
+        ctx: Any,
+        means: Tensor,
+        quats: Tensor | None,
+        scales: Tensor | None,
+        covars: Tensor | None,
+        opacities: Tensor | None,
+        sh: Tensor | None,
+        viewmats: Tensor,
+        Ks: Tensor,
+        view: Any,
+    ):
         inputs = [dense(x) for x in (means, quats, scales, covars, opacities, sh, viewmats, Ks)]
         cameras, n = len(viewmats), len(means)
         shapes = {
@@ -96,7 +107,15 @@ class Project(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, v_means2d, v_depths, v_conics, v_opacities, v_colors, *_):
+    def backward(
+        ctx: Any,
+        v_means2d: Tensor | None,
+        v_depths: Tensor | None,
+        v_conics: Tensor | None,
+        v_opacities: Tensor | None,
+        v_colors: Tensor | None,
+        *_: Tensor | None,
+    ):
         *inputs, radii = ctx.saved_tensors
         incoming = [dense(v) for v in (v_means2d, v_depths, v_conics, v_opacities, v_colors)]
         gradients = [None if x is None else _empty(*x.shape) for x in inputs[:7]]
@@ -114,9 +133,19 @@ class Blend(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, means2d, depths, conics, opacities, colors, background, factors, radii, first,
-        size, absgrad,
-    ):  # fmt: skip
+        ctx: Any,
+        means2d: Tensor,
+        depths: Tensor,
+        conics: Tensor,
+        opacities: Tensor,
+        colors: Tensor,
+        background: Tensor | None,
+        factors: Tensor | None,
+        radii: Tensor,
+        first: Tensor | None,
+        size: tuple[int, int],
+        absgrad: bool,
+    ):
         width, height = size
         cameras, channels = len(first) - 1, colors.shape[-1]
         picture = _empty(cameras, height, width, channels)
@@ -133,7 +162,9 @@ class Blend(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, v_picture, v_alpha, v_depth):
+    def backward(
+        ctx: Any, v_picture: Tensor | None, v_alpha: Tensor | None, v_depth: Tensor | None
+    ):
         means2d, conics, opacities, colors, picture, alpha, depth, *plan = ctx.saved_tensors
         v_means2d, v_conics, v_opacities, v_colors = (
             _empty(*x.shape).zero_() for x in (means2d, conics, opacities, colors)

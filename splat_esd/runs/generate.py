@@ -157,7 +157,7 @@ def _loop(run: Run, folder: RunFolder, start: int, on_step: OnStep | None) -> No
     _finish(run, folder, step, begun, status="finished")
 
 
-def _report(run: Run, folder: RunFolder, step: int, stats: dict, meter, begun: float) -> None:
+def _report(run: Run, folder: RunFolder, step: int, stats: dict, meter: Any, begun: float) -> None:
     log = run.config.log
     if stats.get("refused"):
         console.warn(

@@ -7,6 +7,7 @@ by Newton's method without fail, and p / G(p) lies on the surface.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -150,33 +151,33 @@ GAUGES: dict[str, Callable[..., Gauge]] = {
 }
 
 
-def ball(center: Triple, radii: Triple | float | int, color: Color, **turns) -> Part:
+def ball(center: Triple, radii: Triple | float | int, color: Color, **turns: Any) -> Part:
     """Returns an ellipsoid; a single radius makes a sphere."""
     radii = radii if isinstance(radii, tuple) else (radii,) * 3
     return Part("ellipsoid", center, radii, color, **turns)
 
 
-def dome(center: Triple, radii: Triple, color: Color, **turns) -> Part:
+def dome(center: Triple, radii: Triple, color: Color, **turns: Any) -> Part:
     """Returns the upper part of an ellipsoid, cut off a quarter of its height below its middle."""
     return Part("dome", center, radii, color, **turns)
 
 
-def box(center: Triple, radii: Triple, color: Color, **turns) -> Part:
+def box(center: Triple, radii: Triple, color: Color, **turns: Any) -> Part:
     """Returns a box with soft edges, narrowed towards its upper end by `top`."""
     return Part("box", center, radii, color, **turns)
 
 
-def cone(center: Triple, radii: Triple, color: Color, **turns) -> Part:
+def cone(center: Triple, radii: Triple, color: Color, **turns: Any) -> Part:
     """Returns a cylinder with soft edges, narrowed towards its upper end by `top`."""
     return Part("cone", center, radii, color, **turns)
 
 
-def ring(center: Triple, radii: Triple, color: Color, **turns) -> Part:
+def ring(center: Triple, radii: Triple, color: Color, **turns: Any) -> Part:
     """Returns a torus: outer radii along x and y, and the radius of its tube."""
     return Part("ring", center, radii, color, **turns)
 
 
-def rod(start: Triple, end: Triple, radius: float, color: Color, **more) -> Part:
+def rod(start: Triple, end: Triple, radius: float, color: Color, **more: Any) -> Part:
     """Returns a thin box with soft edges from one point to another."""
     along = np.subtract(end, start)
     length = float(np.linalg.norm(along))

@@ -154,7 +154,9 @@ def _meet_bounds(o: np.ndarray, D: np.ndarray, x: np.ndarray, y: np.ndarray, par
     return enter, leave
 
 
-def _meet_convex(part: Part, o, d, s: np.ndarray, leave: np.ndarray) -> np.ndarray:
+def _meet_convex(
+    part: Part, o: np.ndarray, d: np.ndarray, s: np.ndarray, leave: np.ndarray
+) -> np.ndarray:
     """Finds the first G(o + s d) = 1 by Newton's method, which on a convex gauge only ever
     approaches it from outside; infinite where a ray misses.
     """
@@ -176,7 +178,9 @@ def _meet_convex(part: Part, o, d, s: np.ndarray, leave: np.ndarray) -> np.ndarr
     return met
 
 
-def _meet_ring(part: Part, o, d, s: np.ndarray, leave: np.ndarray) -> np.ndarray:
+def _meet_ring(
+    part: Part, o: np.ndarray, d: np.ndarray, s: np.ndarray, leave: np.ndarray
+) -> np.ndarray:
     """Finds the first G(o + s d) = 1 by walking the distance to the ring, which is t (G - 1)."""
     met = np.full_like(s, np.inf)
     rest = np.arange(len(s))
