@@ -101,7 +101,7 @@ def test_a_live_view_shows_the_latest_splats(viewer):
 
 
 def test_a_folder_without_splats_is_named(tmp_path):
-    with pytest.raises(UsageError, match=r"holds no splat.ply; expected a PLY file or a run"):
+    with pytest.raises(UsageError, match=r"holds no splat.ply; go on with the run by resume="):
         view(tmp_path)
 
 

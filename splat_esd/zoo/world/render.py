@@ -155,7 +155,7 @@ def _meet_bounds(o: np.ndarray, D: np.ndarray, x: np.ndarray, y: np.ndarray, par
 
 
 def _meet_convex(
-    part: Part, o: np.ndarray, d: np.ndarray, s: np.ndarray, leave: np.ndarray
+    part: Part, o: np.ndarray, d: list[np.ndarray], s: np.ndarray, leave: np.ndarray
 ) -> np.ndarray:
     """Finds the first G(o + s d) = 1 by Newton's method, which on a convex gauge only ever
     approaches it from outside; infinite where a ray misses.
@@ -179,7 +179,7 @@ def _meet_convex(
 
 
 def _meet_ring(
-    part: Part, o: np.ndarray, d: np.ndarray, s: np.ndarray, leave: np.ndarray
+    part: Part, o: np.ndarray, d: list[np.ndarray], s: np.ndarray, leave: np.ndarray
 ) -> np.ndarray:
     """Finds the first G(o + s d) = 1 by walking the distance to the ring, which is t (G - 1)."""
     met = np.full_like(s, np.inf)
