@@ -87,7 +87,7 @@ def read(arguments: Sequence[str]) -> tuple[list[Path], MeshBench]:
     """
     splats = [splat_file(a) for a in arguments if "=" not in a and not a.startswith("-")]
     groups, values = split_overrides([a for a in arguments if "=" in a or a.startswith("-")])
-    data: dict[str, Any] = {**groups}
+    data: dict[str, Any] = dict(groups)
     for key, value in values.items():
         assign(data, key, value)
     return splats, validate(MeshBench, data)

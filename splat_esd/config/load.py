@@ -5,6 +5,7 @@ It is checked once, and below `cli/` everybody sees these frozen objects only.
 
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -254,7 +255,7 @@ def _assemble(groups: dict[str, str], values: dict[str, Any]) -> Config:
 
 def _validated(data: dict[str, Any], *, source: str = "") -> Config:
     """Returns the settings; null in a key of `FROM_PRIOR` means that the prior decides."""
-    data = json.loads(json.dumps(data, default=str))
+    data = deepcopy(data)
     for name in FROM_PRIOR:
         *sections, last = name.split(".")
         inner = data

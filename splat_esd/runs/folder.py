@@ -174,7 +174,8 @@ def open_run_folder(config: Config) -> tuple[RunFolder, bool]:
     parent = config.out / slug(config.prompt)
     for path in sorted(parent.glob("*"), reverse=True):
         folder = RunFolder(path)
-        if folder.holds(config) and not folder.is_finished and not folder.is_worked_on:
+        # The settings last: reading them is slow, and most runs are finished.
+        if not folder.is_finished and not folder.is_worked_on and folder.holds(config):
             return folder, True
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-s{config.seed}"
     for tail in ("", *(f"-{i}" for i in range(2, 1000))):
