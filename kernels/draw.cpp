@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "memory.h"
 #include "parallel.h"
 #include "scratch.h"
 #include "tiles.h"
@@ -124,6 +125,10 @@ void draw_backward(Tiles t, const Record* records, const int32_t* ids, int64_t v
   Buffer<int32_t> row_of(couples);
   std::fill(row_of.begin(), row_of.end(), -1);
   for (int64_t i = 0; i < tiles; ++i) first_rows[i + 1] = first_rows[i] + t.touching[i];
+  if (first_rows[tiles] > INT32_MAX) {
+    throw NotEnoughMemory("more than 2^31 rows of gradients; draw fewer or smaller splats.");
+  }
+  require_memory(first_rows[tiles], kRow * sizeof(float), "rows of gradients");
   Buffer<float> rows(first_rows[tiles] * kRow);
   Buffer<double> grounds(4 * tiles);
   std::unique_ptr<Pages> picture(direct ? nullptr : new Pages(pixels));

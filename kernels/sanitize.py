@@ -15,7 +15,12 @@ from pathlib import Path
 import nanobind
 
 KERNELS = Path(__file__).resolve().parent
-TESTS = ["test_rasterize.py", "test_rasterize_gradients.py", "test_gsplat_cpu_rasterization.py"]
+TESTS = [
+    "test_rasterize.py",
+    "test_rasterize_gradients.py",
+    "test_gsplat_cpu_rasterization.py",
+    "test_native_bounds.py",
+]
 ELSEWHERE = "not instruction_set and not missing_kernels"  # they start or load other kernels
 PROGRAM = """
 import importlib.util, sys
@@ -72,7 +77,7 @@ def main(arguments: list[str]) -> int:
         environment = os.environ | {
             "LD_PRELOAD": runtime(),
             # Python leaks on purpose, and torch's own checks of threads are not ours to judge.
-            "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1",
+            "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1:allocator_may_return_null=1",
             "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
         }
         command = [sys.executable, "-c", PROGRAM, str(module), "-p", "no:cacheprovider", *wanted]

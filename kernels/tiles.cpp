@@ -6,11 +6,13 @@
 #include <utility>
 #include <vector>
 
+#include "memory.h"
 #include "parallel.h"
 
 namespace splat {
 namespace {
 
+constexpr const char* kCouples = "pairs of a splat and a tile that it touches";
 constexpr int64_t kWorthSlicing = 16384;  // Gaussians below which threads cost more than they save
 
 struct Grid {
@@ -42,7 +44,7 @@ Box box_of(const Flat& splats, int64_t i, const Grid& grid) {
   int32_t tiles[4];
   for (int k = 0; k < 4; ++k) {
     const float tile = edges[k] * grid.per_tile;
-    const float held = std::min(std::max(tile, 0.0f), limits[k]);
+    const float held = std::min(std::max(0.0f, tile), limits[k]);  // NaN becomes 0
     tiles[k] = static_cast<int32_t>(held);
     if (k >= 2) tiles[k] += held > static_cast<float>(tiles[k]);
   }
@@ -290,6 +292,7 @@ Binning bin(const Flat& splats, const float* factors, const Paint& colors, int w
   Binning out;
   out.visible = dealing.first.back();
   out.couples = dealing.first_couple.back();
+  require_memory(out.couples, sizeof(int32_t) + sizeof(uint16_t), kCouples);
   out.records = Buffer<Record>(out.visible + 1);
   out.ids = Buffer<int32_t>(out.visible);
   out.offsets = Buffer<int64_t>(splats.cameras * grid.tiles() + 1);
@@ -314,14 +317,15 @@ Binning bin(const Flat& splats, const float* factors, const Paint& colors, int w
   return out;
 }
 
-Intersections intersect(const Flat& splats, int tile_size, int columns, int rows, int threads) {
+Intersections intersect(const Flat& splats, int64_t m, int tile_size, int columns, int rows,
+                        int threads) {
   const Grid grid(tile_size, columns, rows);
-  const int64_t m = splats.first[splats.cameras];
   int tile_bits = 0;
   while ((grid.tiles() >> tile_bits) != 0) ++tile_bits;
   Dealing dealing(splats, grid, threads);
   Intersections out;
   out.couples = dealing.first_couple.back();
+  require_memory(out.couples, sizeof(int64_t) + sizeof(int32_t), kCouples);
   out.tiles_per_gauss = Buffer<int32_t>(m);
   std::fill(out.tiles_per_gauss.begin(), out.tiles_per_gauss.end(), 0);
   out.isect_ids = Buffer<int64_t>(out.couples);

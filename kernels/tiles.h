@@ -46,7 +46,8 @@ struct Intersections {
   Buffer<int32_t> flatten_ids;      // [P]
 };
 
-Intersections intersect(const Flat& splats, int tile_size, int columns, int rows, int threads);
+Intersections intersect(const Flat& splats, int64_t m, int tile_size, int columns, int rows,
+                        int threads);
 
 // Records of all Gaussians as they are given, whoever draws them: [M+1]. The ellipse is factored
 // out of its conic.

@@ -99,7 +99,7 @@ def install() -> None:
         )
     sys.modules["gsplat.csrc"] = ours
     if backend is not None:
-        backend._C = ours
+        vars(backend)["_C"] = ours
 
 
 def __getattr__(name: str) -> Any:

@@ -1,16 +1,20 @@
 """gsplat's operators from splats on image planes to pixels."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from splat_esd.gsplat_cpu.inputs import refuse_all_but_float32
+from splat_esd.gsplat_cpu.inputs import expect, expect_ids, refuse_all_but_float32, typed
 from splat_esd.rasterize import cpu
-from splat_esd.rasterize.autograd import kernels
+from splat_esd.rasterize.autograd import empty, kernels
 
 TILE = 16  # pixels; the only size that the kernels draw
+MOST_TILES = 2**26
 
 
+@typed
 @torch.no_grad()
 def intersect_tile(
     means2d: Tensor,
@@ -30,6 +34,12 @@ def intersect_tile(
     Always sorted, and of `segmented` and plain sorting the result is the same.
     """
     refuse_all_but_float32(means2d=means2d, depths=depths)
+    if depths.ndim == 0:
+        raise ValueError("depths: expected a list of them, got one number.")
+    expect("means2d", means2d, *depths.shape, 2)
+    expect("radii", radii, *depths.shape, 2)
+    expect("image_ids", image_ids, *depths.shape)
+    expect_ids("image_ids", image_ids, n_images)
     if image_ids is None:
         first = torch.arange(n_images + 1) * depths.shape[-1]
     elif (image_ids.diff() < 0).any():
@@ -43,17 +53,23 @@ def intersect_tile(
     return counts.view(depths.shape), *rest
 
 
+@typed
 def intersect_offset(
     isect_ids: Int[Tensor, " P"], n_images: int, tile_width: int, tile_height: int
 ) -> Int[Tensor, "I h w"]:
     """Tells where each tile begins in the sorted list."""
     tiles = tile_width * tile_height
+    if n_images * tiles > MOST_TILES:
+        raise ValueError(f"n_images: {n_images} of {tiles} tiles are more than {MOST_TILES} tiles.")
+    if isect_ids.dtype != torch.int64 or isect_ids.ndim != 1:
+        raise ValueError(f"isect_ids: expected a list of int64, got {isect_ids.dtype}.")
     keys, bits = isect_ids >> 32, tiles.bit_length()
     flat = (keys >> bits) * tiles + (keys & ((1 << bits) - 1))
     offsets = torch.searchsorted(flat, torch.arange(n_images * tiles))
     return offsets.int().view(n_images, tile_height, tile_width)
 
 
+@typed
 @torch.no_grad()
 def rasterize_to_pixels_3dgs_fwd(
     means2d: Tensor,
@@ -65,8 +81,8 @@ def rasterize_to_pixels_3dgs_fwd(
     width: int,
     height: int,
     tile_size: int,
-    offsets: Tensor | None,
-    flatten_ids: Tensor | None,
+    offsets: Tensor,
+    flatten_ids: Tensor,
 ):
     """Blends front to back: colours, alphas, and last_ids.
 
@@ -78,9 +94,17 @@ def rasterize_to_pixels_3dgs_fwd(
     refuse_all_but_float32(
         means2d=means2d, conics=conics, colors=colors, opacities=opacities, backgrounds=backgrounds
     )
-    cameras, channels = offsets.shape[:-2].numel(), colors.shape[-1]
-    image = torch.empty(cameras, height, width, channels)
-    alpha = torch.empty(cameras, height, width, 1)
+    _check_splats(means2d, conics, colors, opacities)
+    if offsets.ndim < 2:
+        raise ValueError(f"offsets: expected [..., rows, columns], got {list(offsets.shape)}.")
+    if offsets.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"offsets: expected int32 or int64, got {offsets.dtype}.")
+    images = offsets.shape[:-2]
+    expect("offsets", offsets, *images, -(-height // TILE), -(-width // TILE))
+    expect("backgrounds", backgrounds, *images, colors.shape[-1])
+    expect("masks", masks, *offsets.shape)
+    cameras, channels = images.numel(), colors.shape[-1]
+    image, alpha = (empty(cameras, height, width, x) for x in (channels, 1))
     ends = torch.tensor([len(flatten_ids)])
     plan = kernels.rasterize(
         *_flat_splats(means2d, conics, colors, opacities),
@@ -92,12 +116,13 @@ def rasterize_to_pixels_3dgs_fwd(
         alpha,
         torch.get_num_threads(),
     )
-    shape = (*offsets.shape[:-2], height, width)
-    last_ids = torch.zeros(shape, dtype=torch.int32)
+    shape = (*images, height, width)
+    last_ids: Any = torch.zeros(shape, dtype=torch.int32)
     last_ids.plan, last_ids.image = plan, image
     return image.view(*shape, channels), alpha.view(*shape, 1), last_ids
 
 
+@typed
 @torch.no_grad()
 def rasterize_to_pixels_3dgs_bwd(
     means2d: Tensor,
@@ -109,12 +134,12 @@ def rasterize_to_pixels_3dgs_bwd(
     width: int,
     height: int,
     tile_size: int,
-    offsets: Tensor | None,
-    flatten_ids: Tensor | None,
-    render_alphas: Tensor | None,
-    last_ids: Tensor | None,
+    offsets: Tensor,
+    flatten_ids: Tensor,
+    render_alphas: Tensor,
+    last_ids: Any,
     v_colors: Tensor,
-    v_alphas: Tensor | None,
+    v_alphas: Tensor,
     absgrad: bool,
 ):
     """Back from images to splats: absolute and plain gradients of means2d, and the others."""
@@ -126,12 +151,22 @@ def rasterize_to_pixels_3dgs_bwd(
             means2d, conics, colors, opacities, backgrounds, masks, width, height, tile_size,
             offsets, flatten_ids,
         )  # fmt: skip
+    _check_splats(means2d, conics, colors, opacities)
+    shape = last_ids.image.shape
+    for name, given, last in (
+        ("render_alphas", render_alphas, 1), ("v_colors", v_colors, shape[-1]),
+        ("v_alphas", v_alphas, 1),
+    ):  # fmt: skip
+        if given.numel() != shape[:-1].numel() * last:
+            raise ValueError(f"{name}: expected as many numbers as the image has.")
+        if not given.is_floating_point():
+            raise ValueError(f"{name}: expected float32, got {given.dtype}.")
     splats = _flat_splats(means2d, conics, colors, opacities)
     found = [torch.zeros_like(x) for x in splats]
     absolute = torch.zeros_like(found[0]) if absgrad else None
     image = last_ids.image
     kernels.blend_backward(
-        *last_ids.plan, splats[1], splats[2], splats[3], image,
+        last_ids.plan, splats[1], splats[2], splats[3], image,
         render_alphas.float().reshape(*image.shape[:-1], 1).contiguous(), None,
         v_colors.reshape(image.shape).contiguous(),
         v_alphas.reshape(*image.shape[:-1], 1).contiguous(), None,
@@ -140,6 +175,15 @@ def rasterize_to_pixels_3dgs_bwd(
     shapes = [x.shape for x in (means2d, conics, colors, opacities)]
     found = [v.view(shape) for v, shape in zip(found, shapes, strict=True)]
     return None if absolute is None else absolute.view(means2d.shape), *found
+
+
+def _check_splats(means2d: Tensor, conics: Tensor, colors: Tensor, opacities: Tensor) -> None:
+    splats = opacities.shape
+    expect("means2d", means2d, *splats, 2)
+    expect("conics", conics, *splats, 3)
+    if colors.ndim == 0 or colors.shape[-1] == 0:
+        raise ValueError("colors: expected one channel or more, got none.")
+    expect("colors", colors, *splats, colors.shape[-1])
 
 
 def _flat_splats(means2d: Tensor, conics: Tensor, colors: Tensor, opacities: Tensor):

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splat_esd.gsplat_cpu.inputs import refuse_all_but_float32
+from splat_esd.gsplat_cpu.inputs import expect, expect_ids, refuse_all_but_float32, typed
 from splat_esd.rasterize import cpu
 from splat_esd.rasterize.autograd import kernels
 
 PINHOLE, ORTHO, FISHEYE, FTHETA = "pinhole", "ortho", "fisheye", "ftheta"  # camera models
 
 
+@typed
 @torch.no_grad()
 def projection_ewa_3dgs_fused_fwd(
     means: Tensor,
@@ -41,20 +42,23 @@ def projection_ewa_3dgs_fused_fwd(
         means=means, covars=covars, quats=quats, scales=scales, opacities=opacities,
         viewmats=viewmats, Ks=Ks,
     )  # fmt: skip
+    _check_scene(means, covars, quats, scales, viewmats, Ks)
+    expect("opacities", opacities, *means.shape[:-1])
     view = cpu.View(
         width, height, near_plane, far_plane, eps2d, bool(calc_compensations), radius_clip
     )
     batch = means.shape[:-2]
-    opacities = means.new_ones(means.shape[:-1]) if opacities is None else opacities
-    inputs = (means, quats, scales, opacities, viewmats, Ks, covars)
+    given = means.new_ones(means.shape[:-1]) if opacities is None else opacities
+    inputs = (means, quats, scales, given, viewmats, Ks, covars)
     found = []
-    for *scene, viewmats, Ks, covars in _scenes(batch, inputs):
-        splats = cpu.project(*scene, None, viewmats, Ks, view, covars=covars)
-        compensations = splats.opacities / scene[-1].clamp_min(torch.finfo(torch.float32).tiny)
+    for means, quats, scales, given, viewmats, Ks, covars in _scenes(batch, inputs):
+        splats = cpu.project(means, quats, scales, given, None, viewmats, Ks, view, covars=covars)
+        compensations = splats.opacities / given.clamp_min(torch.finfo(torch.float32).tiny)
         found.append((splats.radii, splats.means2d, splats.depths, splats.conics, compensations))
     return _batched(batch, found)
 
 
+@typed
 @torch.no_grad()
 def projection_ewa_3dgs_fused_bwd(
     means: Tensor,
@@ -77,6 +81,13 @@ def projection_ewa_3dgs_fused_bwd(
     viewmats_requires_grad: bool,
 ):
     """Back from images to Gaussians and cameras: means, covars, quats, scales, viewmats."""
+    _check_scene(means, covars, quats, scales, viewmats, Ks)
+    seen = (*viewmats.shape[:-2], means.shape[-2])  # [..., C, N]
+    expect("radii", radii, *seen, 2)
+    expect("v_means2d", v_means2d, *seen, 2)
+    expect("v_depths", v_depths, *seen)
+    expect("v_conics", v_conics, *seen, 3)
+    expect("v_compensations", v_compensations, *seen)
     view = kernels.View(width, height, 0.0, float("inf"), eps2d, v_compensations is not None, 0.0)
     batch = means.shape[:-2]
     # With opacities of 1, what is dimmed is the compensation itself.
@@ -108,6 +119,7 @@ def projection_ewa_3dgs_packed_fwd(*arguments: Any):
     return indptr, *ids, *(values[visible] for values in (radii, *rest))
 
 
+@typed
 @torch.no_grad()
 def projection_ewa_3dgs_packed_bwd(
     means: Tensor,
@@ -120,9 +132,9 @@ def projection_ewa_3dgs_packed_bwd(
     height: int,
     eps2d: float,
     camera_model: Any,
-    batch_ids: Tensor | None,
-    camera_ids: Tensor | None,
-    gaussian_ids: Tensor | None,
+    batch_ids: Tensor,
+    camera_ids: Tensor,
+    gaussian_ids: Tensor,
     conics: Tensor | None,
     compensations: Tensor | None,
     v_means2d: Tensor | None,
@@ -133,26 +145,36 @@ def projection_ewa_3dgs_packed_bwd(
     sparse_grad: bool,
 ):
     """Back from packed couples; with `sparse_grad` one row for each couple, not summed."""
+    _check_scene(means, covars, quats, scales, viewmats, Ks)
     batch, cameras, n = means.shape[:-2], viewmats.shape[-3], means.shape[-2]
+    ids = {"batch_ids": batch_ids, "camera_ids": camera_ids, "gaussian_ids": gaussian_ids}
+    counts = (batch.numel(), cameras, n)
+    for (name, values), count in zip(ids.items(), counts, strict=True):
+        if len(values) != len(camera_ids):
+            raise ValueError(f"{name}: expected as many ids as there are couples.")
+        expect_ids(name, values, count)
 
     def unpack(values: Tensor | None) -> Tensor | None:
         if values is None:
             return None
+        if len(values) != len(camera_ids):
+            raise ValueError("v_means2d, v_depths, v_conics, v_compensations: one row a couple.")
         full = values.new_zeros(batch.numel(), cameras, n, *values.shape[1:])
         full[batch_ids, camera_ids, gaussian_ids] = values
         return full.view(*batch, cameras, n, *values.shape[1:])
 
-    radii = unpack(torch.ones(len(camera_ids), 2, dtype=torch.int32))
+    radii: Any = unpack(torch.ones(len(camera_ids), 2, dtype=torch.int32))
     incoming = [unpack(v) for v in (v_means2d, v_depths, v_conics, v_compensations)]
 
     if sparse_grad and batch:
         raise NotImplementedError("sparse_grad: only without batch dimensions.")
 
     def back(cameras: slice):
+        means2d, depths, conics, dimmed = (None if v is None else v[cameras] for v in incoming)
         return projection_ewa_3dgs_fused_bwd(
             means, covars, quats, scales, viewmats[cameras], Ks[cameras], width, height, eps2d,
-            camera_model, radii[cameras], None, None,
-            *(None if v is None else v[cameras] for v in incoming), viewmats_requires_grad,
+            camera_model, radii[cameras], None, None, means2d, depths, conics, dimmed,
+            viewmats_requires_grad,
         )  # fmt: skip
 
     if not sparse_grad:
@@ -165,9 +187,28 @@ def projection_ewa_3dgs_packed_bwd(
     return tuple(None if v[0] is None else torch.cat(v) for v in zip(*rows, strict=True))
 
 
-def _scenes(
-    batch: torch.Size, tensors: Sequence[Tensor | None]
-) -> Iterator[tuple[Tensor | None, ...]]:
+def _check_scene(
+    means: Tensor,
+    covars: Tensor | None,
+    quats: Tensor | None,
+    scales: Tensor | None,
+    viewmats: Tensor,
+    Ks: Tensor,
+) -> None:
+    if means.ndim < 2 or viewmats.ndim < 3:
+        raise ValueError("means, viewmats: expected [..., N, 3] and [..., C, 4, 4].")
+    batch, n, cameras = means.shape[:-2], means.shape[-2], viewmats.shape[-3]
+    expect("means", means, *batch, n, 3)
+    expect("viewmats", viewmats, *batch, cameras, 4, 4)
+    expect("Ks", Ks, *batch, cameras, 3, 3)
+    if covars is None and (quats is None or scales is None):
+        raise ValueError("covars: either quats and scales are wanted, or covars.")
+    expect("covars", covars, *batch, n, 6)
+    expect("quats", quats, *batch, n, 4)
+    expect("scales", scales, *batch, n, 3)
+
+
+def _scenes(batch: torch.Size, tensors: Sequence[Tensor | None]) -> Iterator[tuple[Any, ...]]:
     """Walks over a batch, as the kernels take it."""
     flat = [
         None if x is None else x.reshape(batch.numel(), *x.shape[len(batch) :]) for x in tensors
@@ -176,9 +217,7 @@ def _scenes(
         yield tuple(None if x is None else x[b].contiguous() for x in flat)
 
 
-def _batched(
-    batch: torch.Size, scenes: Sequence[tuple[Tensor | None, ...]]
-) -> tuple[Tensor | None, ...]:
+def _batched(batch: torch.Size, scenes: Sequence[tuple[Tensor | None, ...]]) -> tuple[Any, ...]:
     """Puts the results of the scenes together again."""
     if not batch:
         return scenes[0]

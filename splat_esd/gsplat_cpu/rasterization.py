@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from splat_esd.gsplat_cpu.inputs import expect, refuse_all_but_float32, typed
 from splat_esd.rasterize import cpu
 
 RENDER_MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
@@ -19,7 +20,7 @@ _DEGREES = {0: 1, 1: 4, 2: 9, 3: 16}
 
 
 class Meta(dict):
-    """What gsplat tells beside the images, by its names.
+    """What gsplat returns beside the images, under gsplat's names.
 
     What belongs to intersections of splats and tiles is counted when it is first asked for.
     """
@@ -31,6 +32,7 @@ class Meta(dict):
         return self[key]
 
 
+@typed
 def rasterization(
     means: Tensor,
     quats: Tensor | None,
@@ -90,23 +92,31 @@ def rasterization(
             f"rasterize_mode must be 'classic' or 'antialiased', got {rasterize_mode!r}."
         )
     _check_shapes(means, quats, scales, opacities, colors, viewmats, Ks, covars, sh_degree)
+    refuse_all_but_float32(
+        means=means, quats=quats, scales=scales, opacities=opacities, colors=colors,
+        viewmats=viewmats, Ks=Ks, covars=covars, backgrounds=backgrounds,
+    )  # fmt: skip
+    if render_mode not in ("D", "ED"):
+        expect("backgrounds", backgrounds, len(viewmats), colors.shape[-1])
 
     view = cpu.View(
         width, height, near_plane, far_plane, eps2d, rasterize_mode == "antialiased", radius_clip
     )
-    shared_sh = colors if sh_degree is not None and colors.ndim == 3 else None
+    shared_sh = None
+    if sh_degree is not None and colors.ndim == 3:
+        shared_sh = colors[:, : _DEGREES[sh_degree]]
     splats = cpu.project(
         means,
         quats if covars is None else None,
         scales if covars is None else None,
         opacities,
-        None if shared_sh is None else shared_sh[:, : _DEGREES[sh_degree]],
+        shared_sh,
         viewmats,
         Ks,
         view,
         covars=None if covars is None else _upper_triangle(covars),
     )
-    if shared_sh is not None:
+    if splats.colors is not None:
         colors = splats.colors
     elif sh_degree is not None:
         colors = _colors_of_each_camera(sh_degree, means, viewmats, colors)
@@ -164,9 +174,8 @@ def _draw(
         elif render_mode != "RGB":
             backgrounds = torch.cat([backgrounds, backgrounds.new_zeros(len(backgrounds), 1)], -1)
     images, alphas, mean_depth = cpu.blend(
-        *splats[:4], wanted, splats.factors, splats.radii, backgrounds,
-        size=size, absgrad=absgrad, first=first,
-    )  # fmt: skip
+        splats._replace(colors=wanted), backgrounds, size=size, absgrad=absgrad, first=first
+    )
     if joined:
         images = torch.cat([images, mean_depth], dim=-1)
     elif render_mode in ("ED", "RGB+ED"):
@@ -181,7 +190,7 @@ def _pack(splats: cpu.Projected, colors: Tensor):
     visible = (splats.radii > 0).all(-1)
     which = visible.flatten().nonzero().squeeze(-1)
     first = torch.nn.functional.pad(visible.sum(1).cumsum(0), (1, 0))
-    kept = [None if x is None else x.flatten(0, 1)[which] for x in splats]
+    kept: Any = [None if x is None else x.flatten(0, 1)[which] for x in splats]
     ids = {
         "batch_ids": torch.zeros_like(which),
         "camera_ids": which // max(n, 1),
@@ -190,7 +199,7 @@ def _pack(splats: cpu.Projected, colors: Tensor):
     return cpu.Projected(*kept), colors.flatten(0, 1)[which], first, ids
 
 
-def _colors_of_each_camera(sh_degree: int | None, means: Tensor, viewmats: Tensor, sh: Tensor):
+def _colors_of_each_camera(sh_degree: int, means: Tensor, viewmats: Tensor, sh: Tensor):
     """Colours from coefficients that every camera has of its own, [C, N, K, 3]."""
     centers = torch.inverse(viewmats)[:, None, :3, 3]
     directions = (means - centers).flatten(0, 1)
@@ -243,7 +252,7 @@ def _refuse_what_only_gsplat_has(
         raise NotImplementedError(f"camera_model={camera_model!r}: only 'pinhole' is there.")
     if sh_degree is not None and sh_degree not in _DEGREES:
         raise NotImplementedError(f"sh_degree={sh_degree}: only degrees 0 to 3 are there.")
-    if means.ndim != 2:
+    if means.ndim > 2:
         raise NotImplementedError(
             f"batch dimensions: means [N, 3] is wanted, got {list(means.shape)}; call it for each."
         )
@@ -260,6 +269,9 @@ def _check_shapes(
     covars: Tensor | None,
     sh_degree: int | None,
 ) -> None:
+    for name, tensor in {"means": means, "viewmats": viewmats}.items():
+        if tensor.ndim == 0:
+            raise ValueError(f"{name}: expected a list of them, got one number.")
     n, cameras = len(means), len(viewmats)
     wanted = {
         "means": (means, (n, 3)),
@@ -277,11 +289,13 @@ def _check_shapes(
             raise ValueError(f"{name}: expected shape {list(shape)}, got {got}.")
     rows = 1 if sh_degree is None else 2
     leading = colors.shape[:-rows]
-    if leading not in ((n,), (cameras, n)):
+    if colors.ndim <= rows or leading not in ((n,), (cameras, n)):
         raise ValueError(
             f"colors: expected [N, ...] or [C, N, ...] with N = {n}, C = {cameras}, "
             f"got {list(colors.shape)}."
         )
+    if colors.shape[-1] == 0:
+        raise ValueError("colors: expected one channel or more, got none.")
     if sh_degree is not None:
         least = _DEGREES[sh_degree]
         if colors.shape[-1] != 3 or colors.shape[-2] < least:

@@ -20,7 +20,7 @@ MAX_RATIO = 51  # most copies that one Gaussian is shared among, as in gsplat
 GROWTH = 1.05  # most that a round multiplies the number of Gaussians by
 
 Params = dict[str, torch.nn.Parameter]
-Optimizers = dict[str, torch.optim.Adam]
+Optimizers = dict[str, torch.optim.Optimizer]
 
 
 @torch.no_grad()

@@ -5,13 +5,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from splat_esd.geometry import quat_to_rotmat
-from splat_esd.gsplat_cpu.inputs import refuse_all_but_float32
+from splat_esd.gsplat_cpu.inputs import expect, refuse_all_but_float32, typed
 from splat_esd.gsplat_cpu.relocation import compute_relocation
 from splat_esd.rasterize.autograd import kernels
 
 _TRIANGLE = ([0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2])
 
 
+@typed
 @torch.no_grad()
 def spherical_harmonics_fwd(degree: int, dirs: Tensor, coeffs: Tensor, masks: Tensor | None):
     """Evaluates  sum_k Y_k(d / |d|) sh_k;  0 where masked out."""
@@ -25,6 +26,7 @@ def spherical_harmonics_fwd(degree: int, dirs: Tensor, coeffs: Tensor, masks: Te
     return colors
 
 
+@typed
 @torch.no_grad()
 def spherical_harmonics_bwd(
     num_bases: int,
@@ -36,11 +38,15 @@ def spherical_harmonics_bwd(
     compute_v_dirs: bool,
 ):
     """Back from colours to coefficients and directions."""
+    refuse_all_but_float32(dirs=dirs, coeffs=coeffs, v_colors=v_colors)
+    flat = _flat_harmonics(dirs, coeffs, masks)
+    expect("v_colors", v_colors, *dirs.shape)
+    expect("coeffs", coeffs, *dirs.shape[:-1], num_bases, 3)
     v_coeffs = torch.zeros(coeffs.shape)
     v_dirs = torch.empty(dirs.shape) if compute_v_dirs else None
     kernels.spherical_harmonics_backward(
         degree,
-        *_flat_harmonics(dirs, coeffs, masks),
+        *flat,
         v_colors.reshape(-1, 3).contiguous(),
         v_coeffs.view(-1, num_bases, 3),
         None if v_dirs is None else v_dirs.view(-1, 3),
@@ -50,6 +56,11 @@ def spherical_harmonics_bwd(
 
 
 def _flat_harmonics(dirs: Tensor, coeffs: Tensor, masks: Tensor | None):
+    if coeffs.ndim < 2:
+        raise ValueError(f"coeffs: expected [..., K, 3], got {list(coeffs.shape)}.")
+    expect("dirs", dirs, *coeffs.shape[:-2], 3)
+    expect("coeffs", coeffs, *coeffs.shape[:-1], 3)
+    expect("masks", masks, *coeffs.shape[:-2])
     return (
         dirs.detach().reshape(-1, 3).contiguous(),
         coeffs.detach().reshape(-1, *coeffs.shape[-2:]).contiguous(),
@@ -57,11 +68,14 @@ def _flat_harmonics(dirs: Tensor, coeffs: Tensor, masks: Tensor | None):
     )
 
 
+@typed
 def quat_scale_to_covar_preci_fwd(
     quats: Tensor, scales: Tensor, compute_covar: bool, compute_preci: bool, triu: bool
 ):
     """Returns  R diag(s^2) R^T  and  R diag(1 / s^2) R^T,  or the six numbers of their upper
     triangles; None for what is not wanted."""
+    expect("quats", quats, *scales.shape[:-1], 4)
+    expect("scales", scales, *scales.shape[:-1], 3)
     R = quat_to_rotmat(quats.double())
     wanted = ((compute_covar, scales.double()), (compute_preci, 1 / scales.double()))
     results = []
@@ -73,6 +87,7 @@ def quat_scale_to_covar_preci_fwd(
     return tuple(results)
 
 
+@typed
 def quat_scale_to_covar_preci_bwd(
     quats: Float[Tensor, "*b 4"],
     scales: Float[Tensor, "*b 3"],
@@ -82,20 +97,22 @@ def quat_scale_to_covar_preci_bwd(
 ):
     """Back to quaternions and scales."""
     with torch.enable_grad():
-        leaves = [x.detach().requires_grad_() for x in (quats, scales)]
+        leaves = quats.detach().requires_grad_(), scales.detach().requires_grad_()
         made = quat_scale_to_covar_preci_fwd(
-            *leaves, v_covars is not None, v_precis is not None, triu
+            leaves[0], leaves[1], v_covars is not None, v_precis is not None, triu
         )
     pairs = [(m, v) for m, v in zip(made, (v_covars, v_precis), strict=True) if v is not None]
     outputs, cotangents = zip(*pairs, strict=True)
     return torch.autograd.grad(outputs, leaves, cotangents, materialize_grads=True)
 
 
+@typed
 def relocation(opacities: Tensor, scales: Tensor, ratios: Tensor, binoms: Tensor, n_max: int):
-    """Shares Gaussians among copies, as `densify.compute_relocation` says."""
+    """Shares Gaussians among copies, as `relocation.compute_relocation` does."""
     return compute_relocation(opacities, scales, ratios, binoms)
 
 
+@typed
 @torch.no_grad()
 def adam(
     param: Tensor,
@@ -112,6 +129,12 @@ def adam(
 
     All rows are valid if `valid` is None.
     """
+    if param_grad is None or param.ndim == 0:
+        raise ValueError("param_grad: expected a gradient for each row of param.")
+    others = {"param_grad": param_grad, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+    for name, tensor in others.items():
+        expect(name, tensor, *param.shape)
+    expect("valid", valid, len(param))
     if valid is None:
         valid = torch.ones(len(param), dtype=torch.bool)
     rows = valid.nonzero().squeeze(-1)

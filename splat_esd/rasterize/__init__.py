@@ -1,4 +1,4 @@
-"""Draws Gaussians as cameras see them: one meaning, several backends that know nothing of another.
+"""Renders Gaussians: one definition, several independent backends.
 
 reference   plain PyTorch, slow: the definition
 cpu         the C++ kernels
@@ -28,7 +28,7 @@ BACKENDS = {
 
 @dataclass(frozen=True, eq=False)
 class RenderOutput:
-    """What B cameras see.
+    """The images of B cameras.
 
     Arguments:
         rgb: Colours over the background [B, H, W, 3].
@@ -106,7 +106,10 @@ def rasterize(
 
 def _check(gaussians: Gaussians, cameras: Cameras, background: Float[Tensor, "..."] | None) -> None:
     gaussians.__post_init__()  # densification may have replaced tensors since
-    seen = {"viewmats": (cameras.viewmats, (4, 4)), "Ks": (cameras.Ks, (3, 3))}
+    seen: dict[str, tuple[Tensor, tuple[int, ...]]] = {
+        "viewmats": (cameras.viewmats, (4, 4)),
+        "Ks": (cameras.Ks, (3, 3)),
+    }
     if background is not None:
         seen["background"] = (background, (3,))
     for name, (tensor, trailing) in seen.items():

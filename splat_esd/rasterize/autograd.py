@@ -1,7 +1,6 @@
-"""The C++ kernels as functions of autograd.
+"""The C++ kernels as autograd functions.
 
-What a backward pass needs is kept in tensors that it only reads: it may run twice, never, or not be
-wanted at all.
+A backward pass only reads the tensors it saved, so it may run once, twice or never.
 """
 
 import math
@@ -14,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from splat_esd.errors import EnvironmentProblem
 
 try:
-    from splat_esd import _kernels as kernels
+    from splat_esd import _kernels as kernels  # pyright: ignore[reportMissingModuleSource]
 except ImportError as error:
     raise EnvironmentProblem(
         f"the C++ kernels of splat-esd cannot be loaded ({error}); install the package with "
@@ -25,7 +24,7 @@ _LARGE = 2**16  # numbers
 
 
 def instruction_set() -> str:
-    """Names the instructions that the kernels use here: avx512, avx2 or portable.
+    """Returns the instruction set that the kernels use here: avx512, avx2 or portable.
 
     The best that the processor has, unless the environment variable SPLAT_ESD_ISA names another.
 
@@ -39,7 +38,7 @@ def instruction_set() -> str:
 
 
 class Harmonics(torch.autograd.Function):
-    """Colours from directions."""
+    """Colours from viewing directions (spherical harmonics)."""
 
     @staticmethod
     def forward(ctx: Any, degree: int, directions: Tensor, sh: Tensor):
@@ -62,7 +61,7 @@ class Harmonics(torch.autograd.Function):
 
 
 class Project(torch.autograd.Function):
-    """Gaussians to ellipses on image planes."""
+    """Projection of Gaussians to ellipses on image planes."""
 
     @staticmethod
     def forward(
@@ -86,7 +85,7 @@ class Project(torch.autograd.Function):
         if sh is None:
             shapes["colors"] = None
         outputs = [
-            None if shape is None else _empty(cameras, n, *shape) for shape in shapes.values()
+            None if shape is None else empty(cameras, n, *shape) for shape in shapes.values()
         ]
         radii = torch.empty(cameras, n, 2, dtype=torch.int32)
         ctx.view = (
@@ -118,7 +117,7 @@ class Project(torch.autograd.Function):
     ):
         *inputs, radii = ctx.saved_tensors
         incoming = [dense(v) for v in (v_means2d, v_depths, v_conics, v_opacities, v_colors)]
-        gradients = [None if x is None else _empty(*x.shape) for x in inputs[:7]]
+        gradients = [None if x is None else empty(*x.shape) for x in inputs[:7]]
         if not ctx.needs_input_grad[6]:
             gradients[6] = None
         kernels.project_backward(
@@ -129,7 +128,7 @@ class Project(torch.autograd.Function):
 
 
 class Blend(torch.autograd.Function):
-    """Ellipses to images."""
+    """Blending of ellipses into images."""
 
     @staticmethod
     def forward(
@@ -142,21 +141,21 @@ class Blend(torch.autograd.Function):
         background: Tensor | None,
         factors: Tensor | None,
         radii: Tensor,
-        first: Tensor | None,
+        first: Tensor,
         size: tuple[int, int],
         absgrad: bool,
     ):
         width, height = size
         cameras, channels = len(first) - 1, colors.shape[-1]
-        picture = _empty(cameras, height, width, channels)
-        alpha = _empty(cameras, height, width, 1)
-        depth = _empty(cameras, height, width, 1) if channels == 3 else None
+        picture = empty(cameras, height, width, channels)
+        alpha = empty(cameras, height, width, 1)
+        depth = empty(cameras, height, width, 1) if channels == 3 else None
         splats = [dense(x) for x in (means2d, depths, colors, factors, radii, first)]
-        plan = kernels.blend(
+        ctx.plan = kernels.blend(
             *splats, dense(background), picture, alpha, depth, torch.get_num_threads()
         )
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(means2d, conics, opacities, colors, picture, alpha, depth, *plan)
+        ctx.save_for_backward(means2d, conics, opacities, colors, picture, alpha, depth)
         ctx.absgrad = absgrad
         return picture, alpha, depth
 
@@ -165,17 +164,17 @@ class Blend(torch.autograd.Function):
     def backward(
         ctx: Any, v_picture: Tensor | None, v_alpha: Tensor | None, v_depth: Tensor | None
     ):
-        means2d, conics, opacities, colors, picture, alpha, depth, *plan = ctx.saved_tensors
+        means2d, conics, opacities, colors, picture, alpha, depth = ctx.saved_tensors
         v_means2d, v_conics, v_opacities, v_colors = (
-            _empty(*x.shape).zero_() for x in (means2d, conics, opacities, colors)
+            empty(*x.shape).zero_() for x in (means2d, conics, opacities, colors)
         )
-        v_depths = None if depth is None else _empty(*opacities.shape).zero_()
+        v_depths = None if depth is None else empty(*opacities.shape).zero_()
         absolute = torch.zeros_like(v_means2d) if ctx.absgrad else None
         v_background = None
         if ctx.needs_input_grad[5]:
             v_background = means2d.new_empty(len(picture), picture.shape[-1])
         kernels.blend_backward(
-            *plan,
+            ctx.plan,
             *(dense(x) for x in (conics, colors, opacities, picture, alpha, depth)),
             *(dense(v) for v in (v_picture, v_alpha, v_depth)),
             v_means2d, v_conics, v_colors, v_opacities, v_depths, v_background, absolute,
@@ -188,11 +187,11 @@ class Blend(torch.autograd.Function):
         )  # fmt: skip
 
 
-def _empty(*shape: int) -> Tensor:
-    """Returns a tensor of undefined content; a large one in pages used before."""
+def empty(*shape: int) -> Tensor:
+    """Returns an uninitialised tensor; large ones reuse pages."""
     return kernels.empty(shape) if math.prod(shape) > _LARGE else torch.empty(shape)
 
 
 def dense(tensor: Tensor | None) -> Tensor | None:
-    """Returns what the kernels can read: contiguous, and no longer part of a graph."""
+    """Returns the tensor contiguous and detached, as the kernels read it."""
     return None if tensor is None else tensor.detach().contiguous()

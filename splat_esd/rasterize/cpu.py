@@ -18,7 +18,7 @@ from splat_esd.rasterize.autograd import Blend, Harmonics, Project, dense, instr
 
 
 def fma_rate(seconds: float = 0.2) -> float:
-    """Measures what one thread multiplies and adds at best, in floating-point operations a second.
+    """Measures one thread's peak fused multiply-add rate, in floating-point operations a second.
 
     Arguments:
         seconds: How long to measure.
@@ -29,7 +29,7 @@ def fma_rate(seconds: float = 0.2) -> float:
 
 @dataclass(frozen=True)
 class View:
-    """What projection asks beside Gaussians and cameras; `rasterize` explains each.
+    """The options of projection; `rasterize` documents each.
 
     Arguments:
         radius_clip: Splats whose radius is at most this, in pixels and along both axes, are culled.
@@ -54,7 +54,7 @@ class Projected(NamedTuple):
     depths: Float[Tensor, " *M"]
     conics: Float[Tensor, "*M 3"]
     opacities: Float[Tensor, " *M"]
-    colors: Float[Tensor, "*M 3"] | None
+    colors: Float[Tensor, "*M D"] | None
     factors: Float[Tensor, "*M 4"]
     radii: Int32[Tensor, "*M 2"]
 
@@ -70,7 +70,7 @@ def render(
     antialiased: bool,
     absgrad: bool,
 ) -> RenderOutput:
-    """Renders as `rasterize` says, on as many threads as torch uses.
+    """Renders as `rasterize` defines, on as many threads as torch uses.
 
     Images and gradients are the same, bit for bit, for any number of threads.
 
@@ -88,18 +88,8 @@ def render(
         cameras.Ks,
         View(cameras.width, cameras.height, near_plane, far_plane, eps2d, antialiased),
     )
-    rgb, alpha, depth = blend(
-        splats.means2d,
-        splats.depths,
-        splats.conics,
-        splats.opacities,
-        splats.colors,
-        splats.factors,
-        splats.radii,
-        background,
-        size=(cameras.width, cameras.height),
-        absgrad=absgrad,
-    )
+    size = (cameras.width, cameras.height)
+    rgb, alpha, depth = blend(splats, background, size=size, absgrad=absgrad)
     info = {
         "width": cameras.width,
         "height": cameras.height,
@@ -111,6 +101,8 @@ def render(
         "opacities": splats.opacities,
         "gaussian_ids": None,
     }
+    if depth is None:
+        raise ValueError("gaussians.sh: expected coefficients of 3 channels.")
     return RenderOutput(rgb, alpha, depth, info)
 
 
@@ -150,13 +142,7 @@ def project(
 
 
 def blend(
-    means2d: Float[Tensor, "*M 2"],
-    depths: Float[Tensor, " *M"],
-    conics: Float[Tensor, "*M 3"],
-    opacities: Float[Tensor, " *M"],
-    colors: Float[Tensor, "*M D"],
-    factors: Float[Tensor, "*M 4"],
-    radii: Int32[Tensor, "*M 2"],
+    splats: Projected,
     background: Float[Tensor, "C D"] | None,
     *,
     size: tuple[int, int],
@@ -174,11 +160,10 @@ def blend(
         first: Where each camera's Gaussians begin, if the arrays are not [C, N, ...] but packed.
     """
     if first is None:
-        cameras, n = depths.shape
+        cameras, n = splats.depths.shape
         first = torch.arange(cameras + 1) * n
-    return Blend.apply(
-        means2d, depths, conics, opacities, colors, background, factors, radii, first, size, absgrad
-    )
+    *ellipses, factors, radii = splats
+    return Blend.apply(*ellipses, background, factors, radii, first, size, absgrad)
 
 
 def spherical_harmonics(

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ def render(
     antialiased: bool,
     absgrad: bool,
 ) -> RenderOutput:
-    """Renders as `rasterize` says, by gsplat.rasterization.
+    """Renders as `rasterize` defines, by gsplat.rasterization.
 
     In `info`, what belongs to a culled Gaussian (radii 0) is undefined, as gsplat leaves it.
 
@@ -59,9 +60,9 @@ def _draw(
     background: Float[Tensor, "B 3"] | None,
     antialiased: bool,
     packed: bool,
-    **options: float | bool,
+    **options: Any,
 ) -> RenderOutput:
-    """Calls gsplat, in either of its layouts, and gives its answer our form."""
+    """Calls gsplat, packed or not, and converts its result."""
     import gsplat
 
     means, quats, scales, opacities, sh = _drawable(gaussians)
@@ -89,7 +90,7 @@ def _draw(
 
 
 def _drawable(gaussians: Gaussians) -> list[Tensor]:
-    """Activates the parameters, and hides from gsplat what its kernels cannot stand.
+    """Activates the parameters, and hides the non-finite ones, on which gsplat's kernels crash.
 
     NaN and infinity would spread over the picture, no Gaussians at all would divide by zero and
     end the process; both become splats of opacity 0. Zero quaternions become no rotation.
@@ -124,14 +125,14 @@ def _require_gpu(means: Float[Tensor, "N 3"]) -> None:
 
 
 def _load_kernels() -> None:
-    """Lets gsplat find its kernels, or build them: minutes, the first time.
+    """Loads gsplat's kernels, or builds them: minutes, the first time.
 
     Raises:
         EnvironmentProblem: If it can do neither.
     """
     try:
         with redirect_stdout(sys.stderr):  # gsplat says that it builds; our output is data
-            from gsplat.cuda._backend import _C
+            from gsplat.cuda._backend import _C  # pyright: ignore[reportAttributeAccessIssue]
     except (ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:
         raise EnvironmentProblem(_no_kernels(str(error))) from error
     if _C is None:

@@ -1,6 +1,6 @@
 """The definition of the rasteriser, in plain PyTorch: any float type, any device, slow.
 
-Every other backend means what this file says; `rasterize` documents it.
+The other backends are tested against this file; `rasterize` documents it.
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ def render(
     antialiased: bool,
     absgrad: bool,
 ) -> RenderOutput:
-    """Renders as `rasterize` says.
+    """Renders as `rasterize` defines.
 
     Raises:
         UsageError: If `absgrad` is asked for; only the kernels see single pixels.
@@ -138,7 +138,7 @@ def project(
 def _without_the_infinite(
     gaussians: Gaussians,
 ) -> tuple[Gaussians, Float[Tensor, "N 3"], Float[Tensor, " N"], Bool[Tensor, " N"]]:
-    """Replaces Gaussians that are not finite by harmless ones, and says which to draw."""
+    """Replaces non-finite Gaussians by harmless ones; returns which to render."""
     values = (gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.sh)
     finite = torch.stack(
         [v.isfinite().flatten(1).all(1) if v.ndim > 1 else v.isfinite() for v in values]
@@ -171,7 +171,7 @@ def _radii(
 
 
 def _blend(splats: Projection, b: int, width: int, height: int) -> Float[Tensor, "H W 5"]:
-    """Draws one view:  red, green, blue, accumulated depth, transmittance."""
+    """Blends one view:  red, green, blue, accumulated depth, transmittance."""
     # In float32 for every type, so that all backends agree on which of two comes first.
     order = splats.depths[b].float().argsort(stable=True)
     order = order[splats.radii[b, order, 0] > 0]
