@@ -1,4 +1,4 @@
-"""Where the splats start: a grey ball, a cloud of points, or a PLY of earlier splats."""
+"""Initial splats: a grey ball, a point cloud, a mesh, or the splats of a file."""
 
 import math
 from pathlib import Path
@@ -9,8 +9,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from splat_esd.config.schema import ImportConfig
 from splat_esd.errors import UsageError
-from splat_esd.formats.ply import has_splats, read_ply, read_ply_points
+from splat_esd.formats.points import read_raw_points
+from splat_esd.formats.read import (
+    ImportedSplats,
+    fitted,
+    holds_splats,
+    placed_points,
+    read_splats,
+)
 from splat_esd.gaussians import Gaussians
 from splat_esd.geometry import SH_C0
 
@@ -52,7 +60,7 @@ def ball(
 def from_points(
     points: Float[Tensor, "N 3"], colors: Float[Tensor, "N 3"] | None = None, *, opacity: float
 ) -> Gaussians:
-    """Puts a round Gaussian on every point, as wide as its neighbours are far.
+    """Returns one isotropic Gaussian per point, as large as the distance to its neighbours.
 
     Arguments:
         points: In the world (z up, the front at +x, inside the unit ball).
@@ -67,51 +75,39 @@ def from_points(
     return _assemble(points, quats, _neighbour_log_scales(points), opacity, colors)
 
 
-def from_ply(path: Path | str, *, opacity: float = 0.1) -> Gaussians:
-    """Reads the splats of a PLY, or starts splats at its points when it holds a point cloud.
+def from_file(
+    path: Path, *, opacity: float, count: int, imported: ImportConfig, points_only: bool = False
+) -> ImportedSplats:
+    """Returns the splats of a file, or splats at its points, moved into the unit ball if need be.
 
     Arguments:
-        path: A splat PLY of ours or of other programs, or a PLY of x y z and maybe red green blue.
+        path: A splat file of any program, a point cloud, or a mesh.
         opacity: Of the Gaussians that start at points.
+        count: Points spread over a mesh.
+        imported: How the file is read.
+        points_only: Take the places and colours of splats alone.
     Raises:
-        UsageError: If the file cannot be read as either.
+        UsageError: If the file cannot be read as any of these.
     """
-    if has_splats(path):
-        return read_ply(path)
-    return from_points(*read_points(path), opacity=opacity)
-
-
-def read_points(
-    path: Path | str,
-) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N 3"] | None]:
-    """Reads a cloud of points, and colours in [0, 1] where the file has them.
-
-    Arguments:
-        path: .ply with x y z and maybe red green blue; .npy or text (.xyz, .txt) of N rows with
-            3 columns (x y z) or 6 (x y z r g b, r g b in [0, 1] or in 0..255).
-    Raises:
-        UsageError: If the file cannot be read as points.
-    """
-    path = Path(path)
-    if path.suffix == ".ply":
-        return read_ply_points(path)
-    if path.suffix not in (".npy", ".xyz", ".txt"):
-        raise UsageError(f"{path}: expected points as .ply, .npy, .xyz or .txt.")
-    try:
-        table = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, ndmin=2)
-    except (OSError, EOFError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read as points: {error}") from error
-    if table.ndim != 2 or table.shape[1] not in (3, 6):
-        raise UsageError(f"{path}: expected points [N, 3] or [N, 6], got {list(table.shape)}.")
-    values = torch.from_numpy(table.astype(np.float32))
-    points, colors = values[:, :3], values[:, 3:]
-    if not len(colors.T):
-        return points, None
-    return points, colors / 255 if colors.max() > 1 else colors
+    if path.is_dir() or holds_splats(path):
+        splats = read_splats(path, imported)
+        gaussians, placement, notes = splats.gaussians, splats.placement, list(splats.notes)
+        if points_only:
+            notes.append(f"{path.name} holds splats: only their places and colours are used.")
+            gaussians = from_points(gaussians.means, gaussians.colors.clamp_max(1), opacity=opacity)
+    else:
+        raw = read_raw_points(path, count=count)
+        means, placement = placed_points(raw, imported, path)
+        colors = None if raw.colors is None else torch.from_numpy(raw.colors.astype(np.float32))
+        gaussians = from_points(means, colors, opacity=opacity)
+        notes = [f"{path.name}: {note}" for note in raw.notes]
+    moved: list[str] = []
+    gaussians, placement = fitted(gaussians, placement, moved)
+    return ImportedSplats(gaussians, placement, notes + [f"{path.name}: {n}" for n in moved])
 
 
 def _neighbour_log_scales(points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
-    """Measures the mean distance to the three nearest neighbours."""
+    """Returns the logarithm of the mean distance to the three nearest neighbours."""
     from scipy.spatial import KDTree
 
     if len(points) < 2:

@@ -7,11 +7,11 @@ A header comment `splat_esd up=-y` says which way is up; files without one are t
 
 import re
 import warnings
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,33 +19,23 @@ from splat_esd.errors import UsageError
 from splat_esd.formats.atomic import replacing
 from splat_esd.formats.orient import upright_parts
 from splat_esd.gaussians import Gaussians
-from splat_esd.geometry import up_rotation
 
 _BEFORE_REST = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2"]
 _AFTER_REST = ["opacity", *(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4))]
-_FOREIGN_UP = "-y"
+_HEADER_MOST = 1 << 16
+_REMARKS = ([b"comment"], [b"obj_info"])
 
 
 SPLAT = "splat.ply"  # the asset in a run's folder
 
 
-def splat_file(path: Path | str) -> Path:
-    """Returns the splat file that a path stands for: the file itself, or a run folder's splat.ply.
-
-    Raises:
-        UsageError: If there is no such file, or the folder holds no splat.
-    """
-    path = Path(path).expanduser()
-    splat = path / SPLAT if path.is_dir() else path
-    if splat.is_file():
-        return splat
-    if path.is_dir():
-        raise UsageError(f"{path} holds no {SPLAT}; go on with the run by resume={path}")
-    raise UsageError(f"there is no file or folder {path}.")
-
-
 def write_ply(
-    gaussians: Gaussians, path: Path | str, *, up: str = "-y", full: bool = False
+    gaussians: Gaussians,
+    path: Path | str,
+    *,
+    up: str = "-y",
+    full: bool = False,
+    placement: tuple[float, float, float, float] | None = None,
 ) -> Path:
     """Writes splats as a binary PLY, all at once or not at all.
 
@@ -54,83 +44,33 @@ def write_ply(
 
     Arguments:
         up: "-y" (most splat viewers), "y" (glTF, game engines) or "z" (Blender, this package).
+        placement: Middle and radius of the ball that the splats were taken from, for the header.
         full: Pad degree 0 as well: all 62 floats, which old viewers insist on.
     Raises:
         ValueError: If there are no splats, a value is not finite, or `up` is unknown.
         EnvironmentProblem: If the disk does not take the file.
     """
-    from plyfile import PlyData, PlyElement
-
     names = _names(rest=45 if full or gaussians.sh_degree else 0)
     rows = np.zeros(len(gaussians), dtype=[(name, "<f4") for name in names])
     for which, splats in upright_parts(gaussians, path, up=up):
         for name, column in _columns(splats).items():
             rows[name][which] = column.numpy()
-    element = PlyElement.describe(rows, "vertex")
+    comments = [f"splat_esd up={up}"]
+    if placement is not None:
+        comments.append("splat_esd placement=" + " ".join(map(repr, placement)))
     with replacing(path) as part:
-        PlyData([element], byte_order="<", comments=[f"splat_esd up={up}"]).write(str(part))
+        write_elements({"vertex": rows}, part, comments=comments)
     return Path(path)
 
 
-def read_ply(path: Path | str) -> Gaussians:
-    """Reads the splats of a PLY, ours or another program's, into this package's world.
+def write_elements(
+    elements: dict[str, np.ndarray], path: Path | str, *, comments: list[str]
+) -> None:
+    """Writes structured arrays as the elements of a binary PLY, in their order."""
+    from plyfile import PlyData, PlyElement
 
-    Raises:
-        UsageError: If the file is not there, not whole, or holds no splats with finite values.
-    """
-    ply = _read(path)
-    rows = ply["vertex"].data
-    names = set(rows.dtype.names)
-    missing = [
-        name for name in _BEFORE_REST[:3] + _BEFORE_REST[6:] + _AFTER_REST if name not in names
-    ]
-    if missing:
-        raise UsageError(_not_splats(path, ply, missing))
-    rest = sum(name.startswith("f_rest_") for name in names)
-    if rest not in (0, 9, 24, 45):
-        raise UsageError(f"{path}: expected 0, 9, 24 or 45 f_rest_* properties, got {rest}.")
-    sh = _stack(rows, [f"f_dc_{i}" for i in range(3)])[:, None]
-    if rest:
-        channels = _stack(rows, [f"f_rest_{i}" for i in range(rest)]).unflatten(1, (3, -1))
-        sh = torch.cat([sh, channels.mT], dim=1)
-    gaussians = Gaussians(
-        means=_stack(rows, ["x", "y", "z"]),
-        quats=_stack(rows, [f"rot_{i}" for i in range(4)]),
-        log_scales=_stack(rows, [f"scale_{i}" for i in range(3)]),
-        logit_opacities=_stack(rows, ["opacity"])[:, 0],
-        sh=sh,
-    )
-    _check_finite(path, gaussians)
-    return gaussians.rotate(up_rotation(_up_of(path, ply.comments)).T)
-
-
-def has_splats(path: Path | str) -> bool:
-    """Tells a PLY of splats from a PLY of points or of a mesh.
-
-    Raises:
-        UsageError: If the file is not a PLY or not whole.
-    """
-    return {"f_dc_0", "opacity", "rot_0"} <= set(_read(path)["vertex"].data.dtype.names)
-
-
-def read_ply_points(
-    path: Path | str,
-) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N 3"] | None]:
-    """Reads x y z of a PLY, in this package's world, and red green blue in [0, 1] if it has them.
-
-    Raises:
-        UsageError: If the file is not a PLY, not whole, or its vertices have no x y z.
-    """
-    rows = _read(path)["vertex"].data
-    names = rows.dtype.names
-    if not {"x", "y", "z"} <= set(names):
-        raise UsageError(f"{path}: expected vertices with x y z, got {' '.join(names)}.")
-    points = _stack(rows, ["x", "y", "z"])
-    if not {"red", "green", "blue"} <= set(names):
-        return points, None
-    colors = _stack(rows, ["red", "green", "blue"])
-    integer = np.issubdtype(rows.dtype["red"], np.integer)
-    return points, colors / np.iinfo(rows.dtype["red"]).max if integer else colors
+    described = [PlyElement.describe(rows, name) for name, rows in elements.items()]
+    PlyData(described, byte_order="<", comments=comments).write(str(path))
 
 
 def _names(*, rest: int) -> list[str]:
@@ -151,14 +91,15 @@ def _columns(gaussians: Gaussians) -> dict[str, Float[Tensor, " N"]]:
     return columns
 
 
-def _read(path: Path | str):
+def open_ply(path: Path | str) -> Any:
+    """Reads a PLY of any program, as plyfile gives it; letters beyond ASCII in comments are `?`.
+
+    Raises:
+        UsageError: If the file is not a PLY, not whole, or has no vertices.
+    """
     from plyfile import PlyData, PlyParseError
 
     path = Path(path)
-    if not path.exists():
-        raise UsageError(f"{path} does not exist.")
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; expected a PLY file, such as {path / 'splat.ply'}.")
     with path.open("rb") as stream:
         if stream.read(4) not in (b"ply\n", b"ply\r"):
             raise UsageError(f"{path} is not a PLY file: it does not begin with the line 'ply'.")
@@ -166,46 +107,53 @@ def _read(path: Path | str):
         with warnings.catch_warnings():
             # NumPy warns of an element without rows; the line below says it better.
             warnings.simplefilter("ignore", UserWarning)
-            ply = PlyData.read(str(path))
-    except (PlyParseError, ValueError, UnicodeDecodeError) as error:
+            ply = PlyData.read(_ascii_header(path))
+    except (PlyParseError, ValueError, UnicodeDecodeError, OverflowError, MemoryError) as error:
         raise UsageError(f"{path} is cut short or damaged: {error}.") from error
     if "vertex" not in ply or not len(ply["vertex"].data):
         raise UsageError(f"{path} is empty: it has no vertices.")
     return ply
 
 
-def _not_splats(path: Path | str, ply: Any, missing: list[str]) -> str:
-    names = ply["vertex"].data.dtype.names
-    if "packed_position" in names:
-        return (
-            f"{path} is a compressed splat PLY; expand it first: splat-transform {path} splat.ply."
-        )
-    if missing == ["scale_2"]:
-        return f"{path} holds flat 2D splats (no scale_2); expected 3D splats."
-    kind = "a mesh" if "face" in ply else "a cloud of points"
-    return f"{path} is {kind}, not splats: its vertices lack {', '.join(missing)}."
+def up_of(path: Path | str, comments: list[str]) -> str:
+    """Returns which axis a header's comments call up, "ours" for z with the front at +x, or "".
 
-
-def _stack(rows: np.ndarray, names: list[str]) -> Float[Tensor, "N K"]:
-    return torch.from_numpy(np.stack([rows[name].astype(np.float32) for name in names], axis=1))
-
-
-def _check_finite(path: Path | str, gaussians: Gaussians) -> None:
-    values = torch.cat(
-        [value.reshape(len(value), -1) for value in gaussians.parameters().values()], dim=1
-    )
-    bad = (~values.isfinite()).any(dim=1).nonzero()[:, 0]
-    if len(bad):
-        raise UsageError(
-            f"{path}: {len(bad)} of {len(gaussians)} splats hold NaN or infinity, "
-            f"the first in row {int(bad[0])}."
-        )
-
-
-def _up_of(path: Path | str, comments: list[str]) -> str:
+    Raises:
+        UsageError: If our own comment names no axis.
+    """
     for comment in comments:
         if match := re.fullmatch(r"splat_esd up=(\S+)", comment.strip()):
             if match[1] not in ("-y", "y", "z"):
                 raise UsageError(f"{path}: its header says up={match[1]}; expected -y, y or z.")
-            return match[1]
-    return _FOREIGN_UP
+            return "ours" if match[1] == "z" else match[1]
+        if match := re.fullmatch(r"vertical axis:\s*([+-]?[xyz])", comment.strip().lower()):
+            if (axis := match[1].removeprefix("+")) in ("-y", "y", "z"):
+                return axis
+    return ""
+
+
+def placement_of(comments: list[str]) -> tuple[float, float, float, float] | None:
+    """Returns the ball that our own header says the splats were taken from."""
+    number = r"(-?[\d.]+(?:e[+-]?\d+)?)"
+    for comment in comments:
+        if match := re.fullmatch(rf"splat_esd placement={' '.join([number] * 4)}", comment.strip()):
+            x, y, z, radius = map(float, match.groups())
+            return x, y, z, radius
+    return None
+
+
+def _ascii_header(path: Path) -> str | BytesIO:
+    """Returns the path, or the file's bytes where plyfile would stumble over a comment."""
+    with path.open("rb") as stream:
+        head = stream.read(_HEADER_MOST)
+        end = head.find(b"end_header")
+        if end < 0 or head[:end].isascii():
+            return str(path)
+        stream.seek(end)
+        lines = head[:end].splitlines(keepends=True)
+        kept = [_plain(line) if line.split()[:1] in _REMARKS else line for line in lines]
+        return BytesIO(b"".join(kept) + stream.read())
+
+
+def _plain(line: bytes) -> bytes:
+    return bytes(byte if byte < 128 else ord("?") for byte in line)

@@ -1,6 +1,6 @@
-"""Splats as .spz, version 3: a quarter of the PLY, for phones and the web.
+"""Splats as .spz, versions 3 and 4: a quarter of the PLY, for phones and the web.
 
-A gzip stream: 16 bytes of header, then one array after the other for all splats.
+Version 3 is a gzip stream: 16 bytes of header, then one array after the other for all splats.
 
     header      magic "NGSP", version, count (uint32); degree, fractional bits, flags, 0 (bytes)
     means       signed 24-bit integers:  x * 2^bits
@@ -10,6 +10,10 @@ A gzip stream: 16 bytes of header, then one array after the other for all splats
     rotations   uint32: which of x y z w is largest (2 bits), then sign and magnitude of the others
                 (1 + 9 bits each, 511 standing for 1 / sqrt 2)
     harmonics   128 (1 + sh), coefficient by coefficient, red green blue
+
+Version 4 holds the same arrays: 32 bytes of header (the last byte of the first 16 is the number of
+arrays, then the offset of a table), a table of packed and unpacked sizes (uint64), then each array
+that is not empty as a zstd frame.
 
 The format knows one orientation, y up (and the front towards +z).
 
@@ -31,54 +35,96 @@ from splat_esd.formats.atomic import replacing
 from splat_esd.formats.orient import upright_parts
 from splat_esd.gaussians import Gaussians
 
-_MAGIC, _VERSION = b"NGSP", 3
+MAGIC, VERSION = b"NGSP", 3
+COLOR_SCALE = 0.15
 _FRACTIONAL_BITS = 12  # of a reference writer; fewer where something lies beyond 2^11
-_COLOR_SCALE = 0.15
-_LEVEL = 6
+_MOST_BITS = 24  # that readers take
+_SMALL = 0.25  # extent under which 12 fractional bits are too coarse
+_LEVEL, _ZSTD_LEVEL = 6, 12
 
 
-def write_spz(gaussians: Gaussians, path: Path | str) -> Path:
+def write_spz(gaussians: Gaussians, path: Path | str, *, version: int = VERSION) -> Path:
     """Writes splats as .spz, all at once or not at all.
 
+    Arguments:
+        version: 3 or 4.
     Raises:
         ValueError: If there are no splats or a value is not finite.
         EnvironmentProblem: If the disk does not take the file.
     """
-    packed = pack_spz(gaussians, path)
+    packed = pack_spz(gaussians, path, version=version)
     with replacing(path) as part:
         part.write_bytes(packed)
     return Path(path)
 
 
-def pack_spz(gaussians: Gaussians, path: Path | str = "the .spz") -> bytes:
+def pack_spz(
+    gaussians: Gaussians, path: Path | str = "the .spz", *, version: int = VERSION
+) -> bytes:
     """Returns what `write_spz` writes.
 
     Arguments:
         path: The file, for the messages.
+        version: 3 or 4.
     Raises:
         ValueError: If there are no splats or a value is not finite.
     """
     count, rest = len(gaussians), gaussians.sh.shape[1] - 1
-    bits = _fractional_bits(gaussians.means.detach())
+    bits = fractional_bits(gaussians.means.detach())
     widths = {"means": 9, "opacities": 1, "colors": 3, "scales": 3, "quats": 4, "sh": 3 * rest}
     arrays = {name: np.empty((count, width), np.uint8) for name, width in widths.items()}
     for which, splats in upright_parts(gaussians, path, up="y"):
         arrays["means"][which] = _fixed_point(splats.means, bits)
         arrays["opacities"][which] = _bytes(255 * splats.opacities[:, None])
-        arrays["colors"][which] = _bytes(255 * (0.5 + _COLOR_SCALE * splats.sh[:, 0]))
+        arrays["colors"][which] = _bytes(255 * (0.5 + COLOR_SCALE * splats.sh[:, 0]))
         arrays["scales"][which] = _bytes(16 * (splats.log_scales + 10))
         arrays["quats"][which] = _smallest_three(splats.quats).view(np.uint8).reshape(-1, 4)
         arrays["sh"][which] = _bytes(128 * (1 + splats.sh[:, 1:].flatten(1)))
-    header = struct.pack("<4sIIBBBB", _MAGIC, _VERSION, count, gaussians.sh_degree, bits, 0, 0)
-    body = b"".join([header, *(array.tobytes() for array in arrays.values())])
+    header = struct.pack("<4sIIBBB", MAGIC, version, count, gaussians.sh_degree, bits, 0)
+    if version == 4:
+        return header + _framed([array.tobytes() for array in arrays.values()])
+    body = b"".join([header, b"\0", *(array.tobytes() for array in arrays.values())])
     return gzip.compress(body, _LEVEL, mtime=0)  # no clock in it: the same splats, the same bytes
 
 
-def _fractional_bits(means: Float[Tensor, "N 3"]) -> int:
+def fractional_bits(means: Float[Tensor, "N 3"]) -> int:
+    """Returns the bits behind the point: 12, fewer for scenes beyond 2^11, more for small ones."""
     farthest = float(means.abs().max()) if len(means) else 0.0
-    if not 2**11 <= farthest < math.inf:  # what is not finite is refused, with its name, later
+    if not 0 < farthest < math.inf:  # what is not finite is refused, with its name, later
+        return _FRACTIONAL_BITS
+    if farthest < _SMALL:
+        return min(_MOST_BITS, 22 - math.floor(math.log2(farthest)))
+    if farthest < 2**11:
         return _FRACTIONAL_BITS
     return max(0, 22 - math.floor(math.log2(farthest)))
+
+
+def decompress(frame: bytes, length: int) -> bytes:
+    """Unpacks one zstd frame of so many bytes.
+
+    Raises:
+        ValueError: If it is damaged or of another length.
+    """
+    import zstandard
+
+    try:
+        data = zstandard.ZstdDecompressor().decompress(frame, max_output_size=length)
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from error
+    if len(data) != length:
+        raise ValueError(f"a stream of {len(data)} bytes where {length} are due")
+    return data
+
+
+def _framed(arrays: list[bytes]) -> bytes:
+    """Returns what follows the first 15 bytes of version 4."""
+    import zstandard
+
+    arrays = [array for array in arrays if array]
+    frames = [zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(array) for array in arrays]
+    sizes = zip(map(len, frames), map(len, arrays), strict=True)
+    table = b"".join(struct.pack("<QQ", *pair) for pair in sizes)
+    return struct.pack("<BI12x", len(arrays), 32) + table + b"".join(frames)
 
 
 def _fixed_point(means: Float[Tensor, "N 3"], bits: int) -> np.ndarray:
