@@ -19,7 +19,7 @@ References:
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from splat_esd.cameras import Cameras
@@ -28,6 +28,7 @@ from splat_esd.diffusion.lora import Phi, camera_vector
 from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.prompts import PromptBook
 from splat_esd.diffusion.schedule import sample_steps
+from splat_esd.diffusion.text import concatenate
 
 BUCKETS = 4  # of t, for the measured share of the entropic term
 
@@ -38,12 +39,60 @@ class Score:
 
     Arguments:
         grad: grad_z of each view, to descend:  d loss / d z = grad_z / B.
+        phi: What teaches phi, at the same (z_t, t, eps); None without a phi.
         stats: Numbers to log: the norm of the score, UNet evaluations (one for each view's latents
             shown to the UNet once), the entropic term's share by quarter of the schedule.
     """
 
     grad: Float[Tensor, "B C h w"]
     stats: dict[str, float]
+    phi: "DenoisingLosses | None" = None
+
+
+@dataclass(frozen=True)
+class DenoisingLosses:
+    """|phi(z_t, t, c or nothing) - eps|^2 of each view, in the prior's prediction, with a graph.
+
+    Arguments:
+        dropped: The views whose camera phi was not told.
+    """
+
+    values: Float[Tensor, " B"]
+    dropped: Bool[Tensor, " B"]
+
+    def stats(self) -> dict[str, float]:
+        """Returns the means to log: of all, and of each branch that has a view."""
+        values = self.values.detach()
+        stats = {"phi_loss": values.mean().item()}
+        for name, rows in (("null", self.dropped), ("camera", ~self.dropped)):
+            if rows.any():
+                stats[f"phi_loss_{name}"] = values[rows].mean().item()
+        return stats
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """The renders' latents z, and z_t = alpha_t z + sigma_t eps: one draw for theta and phi."""
+
+    z: Float[Tensor, "B C h w"]
+    z_t: Float[Tensor, "B C h w"]
+    t: Int[Tensor, " B"]
+    eps: Float[Tensor, "B C h w"]
+
+
+@dataclass(frozen=True)
+class Particles:
+    """What the renders' own distribution answers.
+
+    Arguments:
+        eps: eps_q, its score.
+        entropic: lambda (phi(z_t, t, c) - phi(z_t, t)), or None where it is not known.
+        losses: What teaches phi, or None without one.
+    """
+
+    eps: Float[Tensor, "B C h w"]
+    entropic: Float[Tensor, "B C h w"] | None = None
+    losses: DenoisingLosses | None = None
 
 
 class SDS:
@@ -60,7 +109,9 @@ class SDS:
 
     @property
     def evaluations(self) -> dict[str, int]:
-        """Returns how often a step shows each view's latents to the UNet, before phi's training."""
+        """Returns how often a step shows each view's latents to the UNet; one of phi's passes also
+        trains it.
+        """
         return {"unet_prior": 4 if self.perp_neg else 2, "unet_phi": 0}
 
     def __init__(
@@ -85,24 +136,24 @@ class SDS:
         generator: torch.Generator,
     ) -> Score:
         """Returns grad_z = w(t) (eps_prior - eps_q) of each view at a random time."""
+        noisy = self.diffuse(z, step, generator)
+        q = self.particles(noisy, cameras, generator)
+        difference = self.prior_eps(noisy.z_t, noisy.t, cameras) - q.eps
+        stats = {"score_norm": difference.square().mean().sqrt().item()}
+        if q.entropic is not None:
+            stats |= entropic_shares(q.entropic, difference, noisy.t, len(self.prior.schedule))
+        grad = self.weight(noisy.t) * difference
+        return Score(grad, stats | self.evaluations, q.losses)
+
+    def diffuse(self, z: Tensor, step: int, generator: torch.Generator) -> Noisy:
+        """Draws t from this step's range and eps ~ N(0, I):  z_t = alpha_t z + sigma_t eps."""
         t = sample_steps(self.prior.schedule, *self.time_range(step), len(z), generator)
         eps = torch.randn(z.shape, generator=generator, device=generator.device)
-        z_t = self.prior.schedule.add_noise(z, eps, t)
-        eps_prior = self.prior_eps(z_t, t, cameras)
-        eps_q, entropic = self.particle_eps(z_t, t, eps, cameras)
-        difference = eps_prior - eps_q
-        stats = {"score_norm": difference.square().mean().sqrt().item()}
-        if entropic is not None:
-            stats |= entropic_shares(entropic, difference, t, len(self.prior.schedule))
-        return Score(self.weight(t) * difference, stats | self.evaluations)
+        return Noisy(z, self.prior.schedule.add_noise(z, eps, t), t, eps)
 
-    def particle_eps(
-        self, z_t: Tensor, t: Int[Tensor, " B"], eps: Tensor, cameras: Cameras
-    ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B C h w"] | None]:
-        """Returns eps_q, the score of our own renders, and the entropic term, if it has one: for a
-        single image, the noise put in and None.
-        """
-        return eps, None
+    def particles(self, noisy: Noisy, cameras: Cameras, generator: torch.Generator) -> Particles:
+        """Returns eps_q, the score of our own renders: for a single image, the noise put in."""
+        return Particles(noisy.eps)
 
     def prior_eps(
         self, z_t: Tensor, t: Int[Tensor, " B"], cameras: Cameras
@@ -117,12 +168,12 @@ class SDS:
             Perp-Neg (Armandpour et al., 2023), Eq. 8; score clipping: Debiasing Scores and Prompts
             (Hong et al., 2023), Sec. 4.1.
         """
-        negative = self.book.negative.expand(len(z_t), -1, -1)
+        negative = self.book.negative.expand(len(z_t))
         texts = [negative, self.book.embed(cameras)]
         if self.perp_neg:
-            texts += list(self.book.opposed(cameras).unbind(1))
+            texts += self.book.opposed(cameras)
         rows = len(texts)
-        out = self.prior.eps(z_t.repeat(rows, 1, 1, 1), t.repeat(rows), torch.cat(texts))
+        out = self.prior.eps(z_t.repeat(rows, 1, 1, 1), t.repeat(rows), concatenate(texts))
         eps_u, eps_c, *others = out.chunk(rows)
         direction = eps_c - eps_u
         away = sum((perpendicular(e - eps_u, direction) for e in others), torch.zeros_like(z_t))
@@ -141,10 +192,6 @@ class SDS:
         late = step >= self.config.anneal_at * self.steps
         return self.config.t_min, self.config.t_max_end if late else self.config.t_max
 
-    def fit(self, z: Tensor, cameras: Cameras, generator: torch.Generator) -> dict[str, float]:
-        """Accumulates phi's gradients and returns its losses to log; SDS has no phi."""
-        return {}
-
 
 class ESD(SDS):
     """Entropic score distillation; VSD at lambda = 0.
@@ -153,6 +200,8 @@ class ESD(SDS):
         phi: The LoRA that learns the score of our renders while they change.
     """
 
+    phi: Phi
+
     def __init__(
         self,
         prior: Prior,
@@ -160,51 +209,58 @@ class ESD(SDS):
         config: GuidanceConfig,
         *,
         phi: Phi,
-        **options: float | int | bool,
+        cfg_scale: float,
+        perp_neg: bool,
+        steps: int,
     ):
-        super().__init__(prior, book, config, **options)
-        self.phi = phi
+        super().__init__(prior, book, config, cfg_scale=cfg_scale, perp_neg=perp_neg, steps=steps)
+        if config.lam is None:
+            raise ValueError("config.lam: expected a number in [0, 1], got None.")
+        self.phi, self.lam = phi, config.lam
 
     @property
     def evaluations(self) -> dict[str, int]:
-        return super().evaluations | {"unet_phi": 1 if self.config.lam in (0.0, 1.0) else 2}
+        return super().evaluations | {"unet_phi": 1 if self.lam in (0.0, 1.0) else 2}
 
-    def particle_eps(
-        self, z_t: Tensor, t: Int[Tensor, " B"], eps: Tensor, cameras: Cameras
-    ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B C h w"] | None]:
+    def particles(self, noisy: Noisy, cameras: Cameras, generator: torch.Generator) -> Particles:
         """Returns  lambda phi(z_t, t) + (1 - lambda) phi(z_t, t, c)  and the entropic term
         lambda (phi(z_t, t, c) - phi(z_t, t));  a branch of weight 0 is not run, and the term then
         not known.
+
+        Algorithm 1 has one (z_t, t, eps) for both updates, so the pass that answers here also
+        teaches phi: of each sample one branch carries a graph, the one without the camera with
+        probability `camera_drop`, each on its own coin. One coin for the batch would starve the
+        null branch, the one that carries the entropy.
         """
-        lam = self.config.lam
-        camera = camera_vector(cameras)
+        lam = self.lam
+        eps, losses = self._taught(noisy, cameras, generator)
         if lam in (0.0, 1.0):
-            given = camera if lam == 0.0 else torch.zeros_like(camera)
-            return self.phi.eps(z_t, t, given), None
-        both = torch.cat([torch.zeros_like(camera), camera])
-        eps_null, eps_camera = self.phi.eps(z_t.repeat(2, 1, 1, 1), t.repeat(2), both).chunk(2)
-        return lam * eps_null + (1.0 - lam) * eps_camera, lam * (eps_camera - eps_null)
+            return Particles(eps, None, losses)
+        kept, camera = ~losses.dropped, camera_vector(cameras)
+        other = self.phi.eps(noisy.z_t, noisy.t, camera.masked_fill(kept[:, None], 0.0))
+        told = kept[:, None, None, None]
+        eps_camera, eps_null = torch.where(told, eps, other), torch.where(told, other, eps)
+        mixed = lam * eps_null + (1.0 - lam) * eps_camera
+        return Particles(mixed, lam * (eps_camera - eps_null), losses)
 
-    def fit(self, z: Tensor, cameras: Cameras, generator: torch.Generator) -> dict[str, float]:
-        """Accumulates the gradient of phi's denoising loss on today's renders and returns the
-        loss, in all and by branch, to log.
+    def losses(
+        self, z: Tensor, cameras: Cameras, step: int, generator: torch.Generator
+    ) -> DenoisingLosses:
+        """Returns what teaches phi once more, at a (z_t, t, eps) of its own."""
+        return self._taught(self.diffuse(z, step, generator), cameras, generator)[1]
 
-        Each sample loses its camera with probability `camera_drop`, on its own coin: one coin for
-        the batch would starve the null branch, the one that carries the entropy. t is drawn from
-        the whole schedule, whatever the guidance's range.
-        """
-        t = sample_steps(self.prior.schedule, 0.0, 1.0, len(z), generator)
-        eps = torch.randn(z.shape, generator=generator, device=generator.device)
-        coin = torch.rand(len(z), generator=generator, device=generator.device)
-        dropped = coin < self.config.lora.camera_drop
-        losses = self.phi.loss(z.detach(), t, eps, camera_vector(cameras), dropped)
-        loss = losses.mean()
-        loss.backward()
-        stats = {"phi_loss": loss.item()}
-        for name, rows in (("null", dropped), ("camera", ~dropped)):
-            if rows.any():
-                stats[f"phi_loss_{name}"] = losses.detach()[rows].mean().item()
-        return stats
+    def _taught(
+        self, noisy: Noisy, cameras: Cameras, generator: torch.Generator
+    ) -> tuple[Tensor, DenoisingLosses]:
+        lam = self.lam
+        probability = lam if lam in (0.0, 1.0) else self.config.lora.camera_drop
+        coin = torch.rand(len(noisy.z), generator=generator, device=generator.device)
+        dropped = coin < probability
+        with torch.enable_grad():
+            eps, losses = self.phi.eps_and_losses(
+                noisy.z, noisy.z_t, noisy.t, noisy.eps, camera_vector(cameras), dropped
+            )
+        return eps, DenoisingLosses(losses, dropped)
 
 
 def entropic_shares(
@@ -239,10 +295,12 @@ def make_guidance(
     *,
     rank: int,
     seed: int,
-    **options: float | int | bool,
+    cfg_scale: float,
+    perp_neg: bool,
+    steps: int,
 ) -> SDS:
     """Makes the guidance that the configuration names; `rank` and `seed` are those of a new phi."""
     if config.name == "sds":
-        return SDS(prior, book, config, **options)
+        return SDS(prior, book, config, cfg_scale=cfg_scale, perp_neg=perp_neg, steps=steps)
     phi = Phi(prior, book.plain, rank=rank, seed=seed)
-    return ESD(prior, book, config, phi=phi, **options)
+    return ESD(prior, book, config, phi=phi, cfg_scale=cfg_scale, perp_neg=perp_neg, steps=steps)

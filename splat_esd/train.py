@@ -5,14 +5,17 @@
         theta <- theta - eta E_{t, eps} [ (dz/dtheta)^T grad_z ]          guidance.py
         phi   <- phi - eta' grad_phi |eps_phi(z_t, t, y, c or nothing) - eps|^2
 
+with one draw of (z_t, t, eps) for both: the pass of phi that theta needs is the one that teaches
+it.
+
 Randomness is a function of (seed, step), so a run that is stopped and continued gives the same
 bits.
 """
 
 import math
-from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,14 +26,17 @@ from splat_esd.densify import Density
 from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.prompts import PromptBook
 from splat_esd.errors import EnvironmentProblem
+from splat_esd.formats.frame import UNIT_BALL
+from splat_esd.formats.read import ImportedSplats
 from splat_esd.gaussians import Gaussians
-from splat_esd.guidance import SDS, make_guidance
-from splat_esd.initialize import ball, from_ply, from_points, read_points
+from splat_esd.guidance import ESD, SDS, DenoisingLosses, make_guidance
+from splat_esd.initialize import ball, from_file
 from splat_esd.optim import make_optimizers, set_learning_rates
 from splat_esd.rasterize import RenderOutput, rasterize
 from splat_esd.regularize import regularize
 
-REFUSED_LIMIT = 20  # steps in a row without a finite gradient before the run gives up
+REFUSED_LIMIT = 20  # steps in a row without a finite gradient before the run is put back
+GIVE_UP_LIMIT = 100  # the same, in a run that was put back once
 
 
 @dataclass
@@ -38,16 +44,24 @@ class Run:
     """All that changes during a run, and what it is made with."""
 
     config: Config
+    seed: int
     device: torch.device
     prior: Prior
     guidance: SDS
     gaussians: Gaussians
-    optimizers: dict[str, torch.optim.Adam]
+    optimizers: dict[str, torch.optim.Optimizer]
     phi_optimizer: torch.optim.Adam | None
     density: Density
     cameras: CameraDistribution
     background: BackgroundDistribution
+    start: ImportedSplats  # as it was read: its placement, and what is to be said of it
     refused: int = 0  # steps in a row
+    refused_in_all: int = 0
+    rate_factor: float = 1.0  # of all learning rates; halved when the run is put back
+
+
+class NotFinite(EnvironmentProblem):
+    """The gradients stay without finite values."""
 
 
 def make_run(config: Config, prior: Prior) -> Run:
@@ -56,12 +70,16 @@ def make_run(config: Config, prior: Prior) -> Run:
     Raises:
         UsageError: If the prompt has words the prior does not know, or the initial file is
             unreadable.
+        ValueError: If the seed is still to be drawn.
     """
+    if config.seed is None:
+        raise ValueError("config.seed: expected a number, got None; `generate` draws one.")
     device = prior.device
     book = PromptBook(
         prior, config.prompt, config.negative_prompt, by_view=config.prior.view_prompts
     )
-    gaussians = _initial_gaussians(config).to(device)
+    start = _initial_splats(config, config.seed)
+    gaussians = start.gaussians.to(device)
     optimizers = make_optimizers(gaussians)
     guidance = make_guidance(
         prior,
@@ -80,6 +98,8 @@ def make_run(config: Config, prior: Prior) -> Run:
     views = config.cameras
     return Run(
         config=config,
+        start=start,
+        seed=config.seed,
         device=device,
         prior=prior,
         guidance=guidance,
@@ -128,55 +148,87 @@ def train_step(run: Run, step: int) -> dict[str, float | int]:
     A step with a gradient that is not finite changes nothing at all and says so (`refused`).
 
     Raises:
-        EnvironmentProblem: After `REFUSED_LIMIT` such steps in a row.
+        NotFinite: After `REFUSED_LIMIT` such steps in a row, or `GIVE_UP_LIMIT` with rates that
+            are halved already.
     References:
         ESD (Wang et al., 2024), Algorithm 1.
     """
     config = run.config
-    generator = step_generator(config.seed, step, run.device)
+    generator = step_generator(run.seed, step, run.device)
     cameras = run.cameras.sample(generator, step / config.steps)  # c ~ p(c)
     out = render(run, cameras, run.background.sample(len(cameras), generator))  # x = g(theta, c)
     z = run.prior.encode_images(out.rgb)  # z = E(x)
-    before = _copy_of_state(run)
 
-    # theta <- theta - eta E[ (dz/dtheta)^T grad_z ]
+    # E[ (dz/dtheta)^T grad_z ]  and  grad_phi |phi(z_t, t, c or null) - eps|^2, of one draw
     score = run.guidance.gradient(z.detach(), cameras, step, generator)
     loss = run.prior.surrogate(out.rgb, z, score.grad)  # d loss / d z = grad_z / B
     loss = loss + regularize(out, run.gaussians, **config.regularize.model_dump())
     run.density.before_backward(out)
     loss.backward()
-    finite = _finite(run.gaussians.parameters().values())
+    phi_stats = _phi_gradient(run, score.phi)
+    finite = _finite(run)
+
+    stats: dict[str, float] = {"refused": 1}
     if finite:
+        more = isinstance(run.guidance, ESD) and config.guidance.lora.steps > 1
+        before = _copy_of_state(run) if more else None
         set_learning_rates(run.optimizers, config.learning_rates, step / config.steps)
-        for optimizer in run.optimizers.values():
+        _slow_down(run)
+        for optimizer in run.optimizers.values():  # theta <- theta - eta ...
             optimizer.step()
-
-    # phi <- phi - eta grad E |phi(z_t, t, c or null) - eps|^2
-    phi_stats: dict[str, float] = {"unet_phi_training": 0}
-    for _ in range(config.guidance.lora.steps if run.phi_optimizer is not None else 0):
-        if not finite:
-            break
-        run.phi_optimizer.zero_grad()
-        phi_stats |= run.guidance.fit(z, cameras, generator)
-        phi_stats["unet_phi_training"] += 1
-        finite = _finite(run.guidance.phi.trainable().values())
-        if finite:
+        if run.phi_optimizer is not None:  # phi <- phi - eta' ...
             run.phi_optimizer.step()
-
+        if before is not None:
+            finite, phi_stats = _teach_phi_on(run, z.detach(), cameras, step, generator)
+            if not finite:
+                _put_back(run, before)
     if finite:
         stats = run.density.after_step(out, step, generator)
-    else:
-        _put_back(run, before)
-        stats = {"refused": 1}
     run.refused = 0 if finite else run.refused + 1
+    run.refused_in_all += not finite
     for optimizer in run.optimizers.values():
         optimizer.zero_grad()
-    if run.refused >= REFUSED_LIMIT:
-        raise EnvironmentProblem(
+    if run.refused >= (REFUSED_LIMIT if run.rate_factor == 1.0 else GIVE_UP_LIMIT):
+        raise NotFinite(
             f"the gradients were not finite in {run.refused} steps in a row (at step {step}); "
             "nothing was changed by them. Try prior.dtype=fp32, or a lower guidance.cfg_scale."
         )
     return score.stats | phi_stats | stats
+
+
+def _phi_gradient(run: Run, losses: DenoisingLosses | None) -> dict[str, float]:
+    if losses is None or run.phi_optimizer is None:
+        return {"unet_phi_training": 0}
+    run.phi_optimizer.zero_grad()
+    losses.values.mean().backward()
+    return losses.stats() | {"unet_phi_training": 1}
+
+
+def _teach_phi_on(
+    run: Run, z: torch.Tensor, cameras: Cameras, step: int, generator: torch.Generator
+) -> tuple[bool, dict[str, float]]:
+    """Makes the updates of phi beyond the first, each with a (z_t, t, eps) of its own; returns
+    whether all gradients were finite, and what to log.
+    """
+    guidance, stats = run.guidance, {}
+    if not isinstance(guidance, ESD) or run.phi_optimizer is None:
+        return True, stats
+    for done in range(1, run.config.guidance.lora.steps):
+        losses = guidance.losses(z, cameras, step, generator)
+        stats = _phi_gradient(run, losses) | {"unet_phi_training": done + 1}
+        if not _finite(run):
+            return False, stats
+        run.phi_optimizer.step()
+    return True, stats
+
+
+def _slow_down(run: Run) -> None:
+    for optimizer in run.optimizers.values():
+        for group in optimizer.param_groups:
+            group["lr"] *= run.rate_factor
+    if run.phi_optimizer is not None:
+        for group in run.phi_optimizer.param_groups:
+            group["lr"] = run.config.guidance.lora.learning_rate * run.rate_factor
 
 
 def _optimizers(run: Run) -> list[torch.optim.Optimizer]:
@@ -203,25 +255,31 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
-def _finite(parameters: Iterable[torch.Tensor]) -> bool:
-    return all(p.grad is None or bool(p.grad.isfinite().all()) for p in parameters)
+def _finite(run: Run) -> bool:
+    return all(
+        p.grad is None or bool(p.grad.isfinite().all())
+        for optimizer in _optimizers(run)
+        for p in _parameters(optimizer)
+    )
 
 
-def run_state(run: Run) -> dict[str, object]:
+def run_state(run: Run) -> dict[str, Any]:
     """Returns everything that a continued run needs, as tensors and plain values."""
-    state = {
+    state: dict[str, Any] = {
         "gaussians": {k: v.detach() for k, v in run.gaussians.parameters().items()},
         "optimizers": {k: o.state_dict() for k, o in run.optimizers.items()},
         "density": run.density.state_dict(),
         "refused": run.refused,
+        "refused_in_all": run.refused_in_all,
+        "rate_factor": run.rate_factor,
     }
-    if run.phi_optimizer is not None:
+    if run.guidance.phi is not None and run.phi_optimizer is not None:
         state["phi"] = {k: p.detach() for k, p in run.guidance.phi.trainable().items()}
         state["phi_optimizer"] = run.phi_optimizer.state_dict()
     return state
 
 
-def restore_run(run: Run, state: dict[str, object]) -> None:
+def restore_run(run: Run, state: dict[str, Any]) -> None:
     """Puts a run where `run_state` was taken."""
     for name, value in state["gaussians"].items():
         parameter = torch.nn.Parameter(value.to(run.device))
@@ -230,27 +288,34 @@ def restore_run(run: Run, state: dict[str, object]) -> None:
         run.optimizers[name].load_state_dict(state["optimizers"][name])
     run.density.load_state_dict(state["density"])
     run.refused = state["refused"]
-    if run.phi_optimizer is not None:
+    run.refused_in_all = state.get("refused_in_all", 0)
+    run.rate_factor = state.get("rate_factor", 1.0)
+    if run.guidance.phi is not None and run.phi_optimizer is not None:
         with torch.no_grad():
             for name, parameter in run.guidance.phi.trainable().items():
                 parameter.copy_(state["phi"][name])
         run.phi_optimizer.load_state_dict(state["phi_optimizer"])
 
 
-def _initial_gaussians(config: Config) -> Gaussians:
+def _initial_splats(config: Config, seed: int) -> ImportedSplats:
     init = config.init
-    if init.kind == "ball":
-        generator = step_generator(config.seed, -1, torch.device("cpu"))
-        return ball(
+    if init.kind == "ball" or init.path is None:
+        generator = step_generator(seed, -1, torch.device("cpu"))
+        splats = ball(
             init.count,
             radius=init.radius,
             opacity=init.opacity,
             color=init.color,
             generator=generator,
         )
-    if init.kind == "points":
-        return from_points(*read_points(init.path), opacity=init.opacity)
-    return from_ply(init.path, opacity=init.opacity)
+        return ImportedSplats(splats, UNIT_BALL, ())
+    return from_file(
+        init.path,
+        opacity=init.opacity,
+        count=init.count,
+        imported=config.imported,
+        points_only=init.kind == "points",
+    )
 
 
 def _radians(degrees: tuple[float, float]) -> tuple[float, float]:

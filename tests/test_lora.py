@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from diffusers.models.attention_processor import AttnProcessor2_0
 
 from splat_esd.cameras import orbit_cameras
 from splat_esd.diffusion.lora import Phi, camera_vector
@@ -14,7 +15,7 @@ def cameras(azimuth, fovy=0.75):
     return orbit_cameras(azimuth, 0.2 * one, 2.4 * one, fovy * one, width=16, height=16)
 
 
-@pytest.fixture(params=["tiny_sd", "tiny_sd_v", "tiny_pixels"])
+@pytest.fixture(params=["tiny_sd", "tiny_sd_v", "tiny_pixels", "tiny_sdxl"])
 def prior(request):
     return load_prior(str(request.getfixturevalue(request.param)), device="cpu", dtype="fp32")
 
@@ -28,6 +29,14 @@ def disturb(phi):
     with torch.no_grad():
         for p in phi.trainable().values():
             p.add_(0.1 * torch.randn(p.shape, generator=g))
+
+
+def losses_of(phi, z, t, eps, camera, dropped):
+    z_t = phi.prior.schedule.add_noise(z, eps, t)
+    return phi.eps_and_losses(z, z_t, t, eps, camera, dropped)[1]
+
+
+MIXED = torch.tensor([False, True])
 
 
 def noisy(prior):
@@ -100,7 +109,7 @@ def test_phi_learns_to_denoise_what_it_is_shown_and_the_prior_stays(prior):
     losses = []
     for step in range(40):
         eps = torch.randn(z.shape, generator=torch.Generator().manual_seed(step % 4))
-        loss = phi.loss(z, t, eps, camera, torch.tensor([False, True])).mean()
+        loss = losses_of(phi, z, t, eps, camera, torch.tensor([False, True])).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -116,7 +125,7 @@ def test_every_trainable_parameter_gets_a_gradient(prior):
     disturb(phi)
     z_t, t = noisy(prior)
     camera = camera_vector(cameras([0.0, 2.0]))
-    phi.loss(z_t, t, torch.randn_like(z_t), camera, torch.tensor([False, True])).sum().backward()
+    losses_of(phi, z_t, t, torch.randn_like(z_t), camera, MIXED).sum().backward()
     lost = [n for n, p in phi.trainable().items() if p.grad is None or not p.grad.abs().sum() > 0]
     assert lost == []
     assert {"camera.0.weight", "camera.2.bias"} < set(phi.trainable())
@@ -142,5 +151,27 @@ def test_phis_weights_are_float32_on_a_bf16_prior(tiny_sd):
     assert {p.dtype for p in phi.trainable().values()} == {torch.float32}
     z_t, t = noisy(prior)
     camera = camera_vector(cameras([0.0, 2.0]))
-    phi.loss(z_t, t, torch.randn_like(z_t), camera, torch.tensor([False, True])).sum().backward()
+    losses_of(phi, z_t, t, torch.randn_like(z_t), camera, MIXED).sum().backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in phi.trainable().values())
+
+
+def test_attention_with_a_graph_answers_as_without_one_and_so_do_its_gradients(prior):
+    """On a CPU it is written out when there is a graph, and torch's fused one otherwise."""
+    phi = phi_of(prior)
+    disturb(phi)
+    z_t, t = noisy(prior)
+    camera = camera_vector(cameras([0.0, 2.0]))
+    cotangent = torch.randn(z_t.shape, generator=torch.Generator().manual_seed(3))
+
+    def gradients():
+        phi.zero_grad()
+        (phi.eps(z_t, t, camera) * cotangent).sum().backward()
+        return {name: p.grad.clone() for name, p in phi.trainable().items()}
+
+    with torch.no_grad():
+        fused = phi.eps(z_t, t, camera)
+    torch.testing.assert_close(phi.eps(z_t, t, camera).detach(), fused, atol=1e-5, rtol=1e-4)
+    written_out = gradients()
+    phi.prior.unet.set_attn_processor(AttnProcessor2_0())
+    for name, gradient in gradients().items():
+        torch.testing.assert_close(written_out[name], gradient, atol=1e-4, rtol=1e-3)

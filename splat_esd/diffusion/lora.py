@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from splat_esd.cameras import Cameras
 from splat_esd.diffusion.prior import Prior
+from splat_esd.diffusion.text import Text
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+FEW_TOKENS = 1024  # written out, attention keeps tokens^2 numbers a head
 CAMERA_NUMBERS = 17  # c2w's sixteen, and the field of view, which c2w does not hold
 
 
@@ -31,14 +33,14 @@ class Phi(nn.Module):
     camera's last layer are zero.
 
     Arguments:
-        text: The plain prompt's embedding [1, L, D]: the view-dependent one would tell the null
+        text: The plain prompt's embedding, one row: the view-dependent one would tell the null
             branch where the camera is.
     References:
         LoRA (Hu et al., 2021); ProlificDreamer (Wang et al., 2023), Sec. 3.2; ESD
         (Wang et al., 2024), Sec. 4. https://arxiv.org/abs/2401.00909
     """
 
-    def __init__(self, prior: Prior, text: Float[Tensor, "1 L D"], *, rank: int, seed: int):
+    def __init__(self, prior: Prior, text: Text, *, rank: int, seed: int):
         from peft import LoraConfig
 
         super().__init__()
@@ -50,16 +52,17 @@ class Phi(nn.Module):
                 r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=TARGETS
             )
             prior.unet.add_adapter(config, adapter_name="phi")
-            self.camera = nn.Sequential(
-                nn.Linear(CAMERA_NUMBERS, 256), nn.SiLU(), nn.Linear(256, width)
-            )
-        nn.init.zeros_(self.camera[2].weight)
-        nn.init.zeros_(self.camera[2].bias)
+            first, last = nn.Linear(CAMERA_NUMBERS, 256), nn.Linear(256, width)
+            self.camera = nn.Sequential(first, nn.SiLU(), last)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
         self.camera.to(prior.device)
         self._lora = {n: p for n, p in prior.unet.named_parameters() if ".phi." in n}
         for parameter in self._lora.values():
             parameter.data = parameter.data.float()  # bf16 would swallow its updates
         self._embedding: Tensor | None = None
+        if prior.device.type == "cpu":
+            prior.unet.set_attn_processor(_attention_for_cpus())
         prior.unet.time_embedding.register_forward_hook(self._add_camera)
         self._detach()
 
@@ -75,29 +78,33 @@ class Phi(nn.Module):
         camera: Float[Tensor, "B 17"],
     ) -> Float[Tensor, "B C h w"]:
         """Estimates the noise in z_t as our renders would have it; all zeros is no camera."""
-        out = self._denoise(z_t, t, camera)
-        schedule = self.prior.schedule
-        return out if self.prior.prediction == "epsilon" else schedule.eps_from_v(out, z_t, t)
+        return self._as_eps(self._denoise(z_t, t, camera), z_t, t)
 
-    def loss(
+    def eps_and_losses(
         self,
         z: Float[Tensor, "B C h w"],
+        z_t: Float[Tensor, "B C h w"],
         t: Int[Tensor, " B"],
         eps: Float[Tensor, "B C h w"],
         camera: Float[Tensor, "B 17"],
         dropped: Bool[Tensor, " B"],
-    ) -> Float[Tensor, " B"]:
-        """Returns each sample's denoising loss, in the prior's own prediction.
+    ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, " B"]]:
+        """Returns `eps` without a graph, and each sample's denoising loss with one, of one pass.
 
-        Where `dropped`, phi is not told the camera.
+        The loss is in the prior's own prediction. Where `dropped`, phi is not told the camera.
         """
-        z_t = self.prior.schedule.add_noise(z, eps, t)
         out = self._denoise(z_t, t, camera.masked_fill(dropped[:, None], 0.0))
-        return (out - self.prior.target(z, eps, t)).square().mean(dim=(1, 2, 3))
+        losses = (out - self.prior.target(z, eps, t)).square().mean(dim=(1, 2, 3))
+        return self._as_eps(out.detach(), z_t, t), losses
+
+    def _as_eps(self, out: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
+        if self.prior.prediction == "epsilon":
+            return out
+        return self.prior.schedule.eps_from_v(out, z_t, t)
 
     def _denoise(self, z_t: Tensor, t: Tensor, camera: Tensor) -> Tensor:
         with self._attached(camera):
-            return self.prior.denoise(z_t, t, self.text.expand(len(z_t), -1, -1))
+            return self.prior.denoise(z_t, t, self.text.expand(len(z_t)))
 
     @contextmanager
     def _attached(self, camera: Tensor):
@@ -118,3 +125,21 @@ class Phi(nn.Module):
 
     def _add_camera(self, _module: Any, _inputs: Any, output: Tensor) -> Tensor | None:
         return None if self._embedding is None else output + self._embedding.to(output.dtype)
+
+
+def _attention_for_cpus() -> Any:
+    """Returns attention whose passes with a graph are written out where the tokens are few: on a
+    CPU the backward pass of torch's fused one takes three times as long.
+    """
+    from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+
+    class Attention(AttnProcessor2_0):
+        explicit = AttnProcessor()
+
+        def __call__(self, attn: Any, hidden_states: Tensor, *rest: Any, **named: Any) -> Tensor:
+            few = hidden_states.shape[1] <= FEW_TOKENS
+            if torch.is_grad_enabled() and hidden_states.ndim == 3 and few:
+                return self.explicit(attn, hidden_states, *rest, **named)
+            return super().__call__(attn, hidden_states, *rest, **named)
+
+    return Attention()

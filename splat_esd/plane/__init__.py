@@ -1,4 +1,4 @@
-"""Toys in two dimensions, where every score is known exactly: what the equation does, and cannot.
+"""Experiments in the plane, where every score is known exactly.
 
 The guidance is the program's own; only the two networks are replaced by formulas.
 """

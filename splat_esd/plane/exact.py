@@ -10,6 +10,7 @@ from splat_esd.diffusion.lora import Phi
 from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.prompts import PromptBook
 from splat_esd.diffusion.schedule import Schedule
+from splat_esd.diffusion.text import Text
 from splat_esd.guidance import ESD, SDS
 
 _BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2  # Stable Diffusion's
@@ -51,20 +52,20 @@ class Mixture:
 
 
 class ExactPrior(Prior):
-    """A prior that is a mixture, whatever it is asked for."""
+    """A prior whose score is a mixture's, for every prompt."""
 
     schedule = SCHEDULE
 
     def __init__(self, mixture: Mixture):
         self.mixture = mixture
 
-    def eps(self, z_t: Tensor, t: Tensor, text: Tensor) -> Tensor:
-        """Returns the mixture's noise; the text is not heard."""
+    def eps(self, z_t: Tensor, t: Tensor, text: Text) -> Tensor:
+        """Returns the mixture's noise; the text is ignored."""
         return self.mixture.eps(z_t, t)
 
 
 class ExactPhi(Phi):
-    """The scores that a perfect LoRA would learn of today's `views` [B, 2, 1, 1].
+    """The scores that a perfect LoRA would learn of the current `views` [B, 2, 1, 1].
 
     With a camera, its view is known, and the noise with it; without, there is the `marginal` of
     all views.
@@ -77,20 +78,26 @@ class ExactPhi(Phi):
         torch.nn.Module.__init__(self)
 
     def eps(self, z_t: Tensor, t: Tensor, camera: Tensor) -> Tensor:
-        """Returns the noise of the view where there is a camera, the marginal's elsewhere."""
+        """Returns the view's noise where a camera is given, else that of the marginal."""
         views = self.views.repeat(len(z_t) // len(self.views), 1, 1, 1)
         nameless = (camera == 0).all(1)[:, None, None, None]
         return torch.where(nameless, self.marginal.eps(z_t, t), SCHEDULE.eps_from_z(views, z_t, t))
 
+    def eps_and_losses(
+        self, z: Tensor, z_t: Tensor, t: Tensor, eps: Tensor, camera: Tensor, dropped: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Returns `eps`, and no loss: there is nothing to learn."""
+        return self.eps(z_t, t, camera.masked_fill(dropped[:, None], 0.0)), z_t.new_zeros(len(z_t))
+
 
 class _Silence(PromptBook):
-    """Prompts for a prior that hears none."""
+    """Empty prompt embeddings, for a prior without text."""
 
     def __init__(self):
-        self.negative = torch.zeros(1, 1, 1)
+        self.negative = Text(torch.zeros(1, 1, 1))
 
-    def embed(self, cameras: Cameras) -> Tensor:
-        return self.negative.expand(len(cameras), -1, -1)
+    def embed(self, cameras: Cameras) -> Text:
+        return self.negative.expand(len(cameras))
 
 
 def make_guidance(
@@ -101,7 +108,7 @@ def make_guidance(
     times: tuple[float, float, float],
     steps: int,
 ) -> SDS:
-    """Returns the program's own guidance on exact scores.
+    """Returns `Guidance` with exact scores in place of both networks.
 
     Arguments:
         lam: Lambda of ESD, 0 being VSD; None is SDS.
@@ -115,7 +122,7 @@ def make_guidance(
 
 
 def ring(count: int) -> Cameras:
-    """Returns cameras that differ, which is all that the exact phi asks of them."""
+    """Returns distinct cameras; the exact phi needs no more of them."""
     return turntable(count, elevation=0.2, distance=2.4, fovy=0.75, width=16, height=16)
 
 

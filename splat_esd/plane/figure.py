@@ -1,4 +1,4 @@
-"""The toys as one figure: numbers as dots, closed forms as lines."""
+"""Both experiments as one figure: measurements as dots, closed forms as lines."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _FINE = 200  # points of a line
 
 
 def draw(gaussians: Sequence[dict], rings: Sequence[dict]) -> Any:
-    """Returns the figure of both toys; methods in the order given."""
+    """Returns the figure of both experiments; methods in the order given."""
     figure = new_figure(10.5, 8.2)
     above, below = figure.subfigures(2, 1, height_ratios=(1, 1.1))
     left, right = above.subplots(1, 2, width_ratios=(1.25, 1))
@@ -27,7 +27,7 @@ def draw(gaussians: Sequence[dict], rings: Sequence[dict]) -> Any:
 
 
 def name(lam: float | None) -> str:
-    """Returns what a method is called: SDS is None, VSD lambda = 0."""
+    """Returns a method's name: None is SDS, lambda = 0 is VSD."""
     if lam is None:
         return "SDS"
     return "VSD" if lam == 0 else f"ESD {lam:g}"
@@ -51,7 +51,7 @@ def _traces(axes: Any, rows: Sequence[dict]) -> None:
 
 
 def _ellipses(axes: Any, rows: Sequence[dict]) -> None:
-    """Draws where one standard deviation lies, of the target and of what each method found."""
+    """Draws the one-standard-deviation ellipses of the target and of each method's result."""
     axes.fill(*_ellipse(gaussian.COV), color="#eceef1", label="target")
     for row, color in zip(_spread(rows, 4), COLORS, strict=False):
         found = torch.tensor(row["covariance"])
@@ -72,7 +72,7 @@ def _ellipse(cov: torch.Tensor) -> list[list[float]]:
 
 
 def _entropies(axes: Any, rows: Sequence[dict]) -> None:
-    """Draws entropy against peakedness; above the prior's own no lambda reaches."""
+    """Plots entropy against peakedness; the prior's own entropy bounds every lambda."""
     peaks = sorted({row["peak"] for row in rows})
     fine = torch.logspace(math.log10(peaks[0]), math.log10(peaks[-1]), _FINE).tolist()
     ceiling = [janus.entropy(janus.preference(peak)).item() for peak in fine]
@@ -100,7 +100,7 @@ def _entropies(axes: Any, rows: Sequence[dict]) -> None:
 
 
 def _places(figure: Any, rows: Sequence[dict]) -> None:
-    """Draws where the views came to rest, for a mild prior above and a peaked one below."""
+    """Draws the views' final positions, for a mild prior above and a peaked one below."""
     peaks = sorted({row["peak"] for row in rows})
     chosen = _spread(peaks, 2) if len(peaks) < 4 else [peaks[len(peaks) // 3], peaks[-1]]
     methods = _spread(list(dict.fromkeys(row["lambda"] for row in rows)), 3)

@@ -1,4 +1,4 @@
-"""One Gaussian: the covariance at which each method comes to rest, against its closed form."""
+"""One Gaussian: the covariance each method converges to, against its closed form."""
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ VIEWS, STEPS = 256, 1500
 
 
 def closed_form(lam: float | None) -> Float[Tensor, "2 2"]:
-    """Returns the covariance at rest, negative eigenvalues being 0; SDS (None) is as lambda = 0.
+    """Returns the stationary covariance, negative eigenvalues set to 0; SDS is lambda = 0.
 
     Sigma_q = lambda Sigma_p - (1 - lambda) (sigma / alpha)^2 I
     """
@@ -52,7 +52,7 @@ def fit(lam: float | None, *, seed: int, steps: int) -> Float[Tensor, "2 2"]:
 
 
 def compare(lam: float | None, *, seed: int, steps: int | None = None) -> dict:
-    """Returns what was found beside the closed form: covariances, and traces relative to the
+    """Returns the result and its closed form: covariances, and traces relative to the
     target's.
     """
     found, expected = fit(lam, seed=seed, steps=steps or STEPS), closed_form(lam)

@@ -34,7 +34,7 @@ PLACES = torch.stack([ANGLES.cos(), ANGLES.sin()], dim=1)
 
 
 def preference(peak: float) -> Float[Tensor, " M"]:
-    """Returns pi, how likely the prior draws each side."""
+    """Returns pi, the prior's probability of each side."""
     return (peak * ANGLES.cos()).softmax(0)
 
 
@@ -48,7 +48,7 @@ def best(peak: float, lam: float | None) -> Float[Tensor, " M"]:
 
 
 def fit(lam: float | None, peaks: list[float], *, seed: int, steps: int) -> Float[Tensor, "G V 2"]:
-    """Descends grad_z on V views for each of G priors and returns where the views came to rest.
+    """Descends grad_z on V views for each of G priors and returns their final positions.
 
     All start in the middle, hardly apart, as the views of a grey ball do.
     """
@@ -70,7 +70,7 @@ def fit(lam: float | None, peaks: list[float], *, seed: int, steps: int) -> Floa
 
 
 def measure(views: Float[Tensor, "V 2"], peak: float, lam: float | None) -> dict:
-    """Returns what the views show beside the closed form: entropies in nats, the share of the
+    """Returns the views' statistics and their closed form: entropies in nats, the share of the
     front, and how many views show a mode clearly.
     """
     distance, nearest = torch.cdist(views, PLACES).min(dim=1)
