@@ -5,26 +5,38 @@ import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from splat_esd.diffusion.checks import check_pipeline
+from splat_esd.diffusion.families import FAMILIES, Family
 from splat_esd.diffusion.schedule import Schedule
-from splat_esd.diffusion.vocabulary import check_words
+from splat_esd.diffusion.text import Text
+from splat_esd.diffusion.vocabulary import (
+    Vocabulary,
+    check_words,
+    read_vocabulary,
+    unknown_words,
+    words_of,
+)
 from splat_esd.errors import EnvironmentProblem, UsageError
 
 PREDICTIONS = ("epsilon", "v_prediction")
 PULL = 0.1  # how strongly a picture is drawn to what the autoencoder can express
-_FILES = ["model_index.json", "*/config.json", "*/scheduler_config.json", "tokenizer/*"]
+_FILES = ["model_index.json", "*/config.json", "*/scheduler_config.json", "tokenizer*/*"]
 _WEIGHTS = ["*/model.safetensors", "*/diffusion_pytorch_model.safetensors"]
 
 
 @dataclass
 class Prior:
-    """A frozen denoiser with its text encoder, schedule and, unless it works on pixels, VAE.
+    """A frozen denoiser with its text encoders, schedule and, unless it works on pixels, VAE.
 
     Arguments:
+        family: How its text is embedded, and what its UNet is given besides.
+        zero_empty: Whether an empty prompt is embedded as zeros, as SDXL was trained.
         source: The folder or hub id it came from; `revision` the commit, or None for a plain
             folder.
         prediction: What the UNet's output means, "epsilon" or "v_prediction".
@@ -35,15 +47,18 @@ class Prior:
     """
 
     schedule: Schedule
-    unet: torch.nn.Module
-    vae: torch.nn.Module | None
-    text_encoder: torch.nn.Module
-    tokenizer: object
+    # Any: diffusers and transformers are not imported before a prior is read.
+    unet: Any
+    vae: Any
+    text_encoders: list[Any]
+    tokenizers: list[Any]
+    family: Family
+    zero_empty: bool
     prediction: str
     source: str
     revision: str | None
     dtype: torch.dtype
-    vocabulary: frozenset[str] | None
+    vocabulary: Vocabulary | None
     pullback: str
 
     @property
@@ -53,8 +68,11 @@ class Prior:
     @property
     def image_size(self) -> int:
         """Returns the side of the square images it was trained on, in pixels."""
-        factor = 1 if self.vae is None else 2 ** (len(self.vae.config.block_out_channels) - 1)
-        return self.unet.config.sample_size * factor
+        return self.unet.config.sample_size * self._factor
+
+    @property
+    def _factor(self) -> int:
+        return 1 if self.vae is None else 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     def check_words(self, prompt: str) -> None:
         """Refuses a prompt with a word that this prior has never seen.
@@ -63,30 +81,49 @@ class Prior:
             UsageError: Naming the word, the words it knows, and the way out.
         """
         if self.vocabulary is not None:
-            way_out = "For any other word use prior=sd21 (on a GPU)."
-            check_words(prompt, self.vocabulary, who=f"the prior {self.source}", way_out=way_out)
+            check_words(prompt, self.vocabulary)
+
+    def split_words(self, prompt: str) -> tuple[str, list[str]]:
+        """Returns a prompt without the words this prior has never seen, and those words."""
+        unknown = [] if self.vocabulary is None else unknown_words(prompt, self.vocabulary.words)
+        if not unknown:
+            return prompt, []
+        return " ".join(word for word in words_of(prompt) if word not in unknown), unknown
 
     @torch.no_grad()
-    def encode_text(self, prompts: list[str]) -> Float[Tensor, "B L D"]:
+    def encode_text(self, prompts: list[str]) -> Text:
         """Embeds prompts, padded or cut to the tokenizer's length."""
-        tokens = self.tokenizer(
-            prompts,
-            padding="max_length",
-            truncation=True,
-            max_length=self.tokenizer.model_max_length,
-            return_tensors="pt",
-        )
-        return self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state.float()
+        outputs = []
+        for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=True):
+            tokens = tokenizer(
+                prompts,
+                padding="max_length",
+                truncation=True,
+                max_length=tokenizer.model_max_length,
+                return_tensors="pt",
+            )
+            outputs.append(encoder(tokens.input_ids.to(self.device), output_hidden_states=True))
+        text = self.family.embed(outputs)
+        if not self.zero_empty:
+            return text
+        keep = torch.tensor([float(bool(prompt)) for prompt in prompts], device=self.device)
+        return text.blend(torch.diag(keep))
+
+    def fits(self, prompt: str) -> bool:
+        """Tells whether no tokenizer has to cut the prompt."""
+        return all(len(t(prompt).input_ids) <= t.model_max_length for t in self.tokenizers)
 
     def encode_images(self, rgb: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         """Maps images in [0, 1] to the denoiser's latents:  z = scale * mean(E(2 x - 1)).
 
-        Differentiable with respect to the images; a pixel prior's latents are 2 x - 1 themselves.
+        Differentiable with respect to the images, unless gradients come back through the decoder;
+        a pixel prior's latents are 2 x - 1 themselves.
         """
         x = 2.0 * rgb.permute(0, 3, 1, 2) - 1.0
         if self.vae is None:
             return x
-        z = self.vae.encode(x).latent_dist.mode()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.pullback == "encoder"):
+            z = self.vae.encode(x).latent_dist.mode()
         return self.vae.config.scaling_factor * z
 
     def surrogate(
@@ -112,11 +149,6 @@ class Prior:
             grad_x = here - there + PULL * (rgb - here)
         return (grad_x * rgb).sum() / len(z)
 
-    @torch.no_grad()
-    def decode_latents(self, z: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
-        """Maps latents back to images in [0, 1]."""
-        return self._decode(z).clamp(0.0, 1.0)
-
     def _decode(self, z: Tensor) -> Tensor:
         x = z if self.vae is None else self.vae.decode(z / self.vae.config.scaling_factor).sample
         return (0.5 + 0.5 * x).permute(0, 2, 3, 1)
@@ -125,16 +157,18 @@ class Prior:
         self,
         z_t: Float[Tensor, "B C h w"],
         t: Int[Tensor, " B"],
-        text: Float[Tensor, "B L D"],
+        text: Text,
     ) -> Float[Tensor, "B C h w"]:
         """Estimates the noise in z_t:  eps(z_t, t, y) = -sigma_t grad log p_t(z_t | y)."""
         out = self.denoise(z_t, t, text)
         return out if self.prediction == "epsilon" else self.schedule.eps_from_v(out, z_t, t)
 
-    def denoise(self, z_t: Tensor, t: Tensor, text: Tensor) -> Tensor:
+    def denoise(self, z_t: Tensor, t: Tensor, text: Text) -> Tensor:
         """Runs the UNet; the answer is in its own words (`prediction`), in float32."""
+        height, width = (side * self._factor for side in z_t.shape[-2:])
+        more = self.family.conditions(text, height, width)
         with self._cast():
-            return self.unet(z_t, t, encoder_hidden_states=text).sample.float()
+            return self.unet(z_t, t, encoder_hidden_states=text.embeds, **more).sample.float()
 
     def _cast(self) -> AbstractContextManager:
         single = self.dtype == torch.float32
@@ -169,11 +203,32 @@ def load_prior(
     half = _computes_bf16(device) if dtype == "auto" else dtype == "bf16"
     compute = torch.bfloat16 if half else torch.float32
     try:
-        return _read(folder, source, commit, device, compute, pullback)
+        check_pipeline(folder, source)
+        prior = _read(folder, source, commit, device, compute, pullback)
+        _try_call(prior)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UsageError(
             f"prior.path: {folder} cannot be read as a diffusers pipeline: {_first_line(error)}"
         ) from error
+    return prior
+
+
+@torch.no_grad()
+def _try_call(prior: Prior) -> None:
+    """Asks the UNet once, at the smallest size that passes through it."""
+    config = prior.unet.config
+    side = 2 ** len(config.block_out_channels)
+    z_t = torch.zeros(1, config.in_channels, side, side, device=prior.device)
+    text = prior.encode_text([""])
+    try:
+        out = prior.eps(z_t, torch.zeros(1, dtype=torch.long, device=prior.device), text)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ValueError(f"unet: a trial call failed: {_first_line(error)}") from error
+    if out.shape != z_t.shape:
+        raise ValueError(
+            f"unet: expected {z_t.shape[1]} output channels, got {out.shape[1]}; "
+            "use a text-to-image model that predicts eps or v."
+        )
 
 
 def _computes_bf16(device: torch.device) -> bool:
@@ -201,7 +256,7 @@ def _read(
         library.utils.logging.disable_progress_bar()
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
 
-    def part(cls, name: str):
+    def part(cls: Any, name: str) -> Any:
         return cls.from_pretrained(folder, subfolder=name, local_files_only=True)
 
     scheduler = part(diffusers.DDPMScheduler, "scheduler")
@@ -210,22 +265,27 @@ def _read(
         raise ValueError(f"prediction_type: expected one of {PREDICTIONS}, got {prediction!r}.")
     vae = part(diffusers.AutoencoderKL, "vae") if index.get("vae", [None])[0] else None
     unet = part(diffusers.UNet2DConditionModel, "unet")
-    text_encoder = part(transformers.CLIPTextModel, "text_encoder")
-    words = folder / "vocabulary.txt"
-    for module in (vae, unet, text_encoder):
+    family = FAMILIES[unet.config.addition_embed_type]
+    encoders = [part(getattr(transformers, c), name) for name, c in family.encoders.items()]
+    for module in (vae, unet, *encoders):
         if module is not None:
             module.eval().requires_grad_(False).to(device, torch.float32)
     return Prior(
         schedule=Schedule(scheduler.alphas_cumprod.to(device)),
         unet=unet.to(dtype),
         vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=part(transformers.CLIPTokenizer, "tokenizer"),
+        text_encoders=encoders,
+        tokenizers=[
+            part(transformers.CLIPTokenizer, name.replace("text_encoder", "tokenizer"))
+            for name in family.encoders
+        ],
+        family=family,
+        zero_empty=bool(index.get("force_zeros_for_empty_prompt")),
         prediction=prediction,
         source=source,
         revision=commit,
         dtype=dtype,
-        vocabulary=frozenset(words.read_text("utf-8").split()) if words.exists() else None,
+        vocabulary=read_vocabulary(folder),
         pullback=pullback,
     )
 

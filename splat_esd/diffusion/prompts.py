@@ -6,8 +6,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from splat_esd import console
 from splat_esd.cameras import Cameras
 from splat_esd.diffusion.prior import Prior
+from splat_esd.diffusion.text import Text
 
 VIEWS = ("front", "side", "back", "overhead")
 _FRONT, _BACK, _OVERHEAD = math.radians(45.0), math.radians(135.0), math.radians(60.0)
@@ -38,6 +40,7 @@ class PromptBook:
     """Holds the embeddings of one prompt: plain, negative, and one for each view.
 
     Arguments:
+        negative_prompt: Words that the prior does not know are left out.
         by_view: Whether the prior hears "..., front view" and the like, or the plain prompt always.
     Raises:
         UsageError: If the prompt has a word the prior does not know.
@@ -47,14 +50,17 @@ class PromptBook:
 
     def __init__(self, prior: Prior, prompt: str, negative_prompt: str, *, by_view: bool):
         prior.check_words(prompt)
-        prior.check_words(negative_prompt)
+        negative_prompt, _ = prior.split_words(negative_prompt)
+        ending = f", {max(VIEWS, key=len)} view" if by_view else ""
+        prompt = _cut(prior, prompt, ending)
+        negative_prompt = _cut(prior, negative_prompt, "")
         named = [f"{prompt}, {view} view" if by_view else prompt for view in VIEWS]
         embedded = prior.encode_text([prompt, negative_prompt, *named])
-        self.plain: Float[Tensor, "1 L D"] = embedded[:1]
-        self.negative: Float[Tensor, "1 L D"] = embedded[1:2]
-        self.views: Float[Tensor, "4 L D"] = embedded[2:]
+        self.plain: Text = embedded.rows(slice(0, 1))
+        self.negative: Text = embedded.rows(slice(1, 2))
+        self.views: Text = embedded.rows(slice(2, None))
 
-    def embed(self, cameras: Cameras) -> Float[Tensor, "B L D"]:
+    def embed(self, cameras: Cameras) -> Text:
         """Returns the embedding of the prompt as seen by each camera, between those of the two
         views beside it:  (1 - r) front + r side  at azimuth r pi / 2, and so on to the back.
 
@@ -63,8 +69,20 @@ class PromptBook:
         References:
             Perp-Neg (Armandpour et al., 2023): interpolated view prompts.
         """
-        return torch.einsum("bv,vld->bld", view_weights(cameras).to(self.views), self.views)
+        return self.views.blend(view_weights(cameras))
 
-    def opposed(self, cameras: Cameras) -> Float[Tensor, "B 2 L D"]:
+    def opposed(self, cameras: Cameras) -> list[Text]:
         """Returns, for Perp-Neg, the two views that each camera's image must not look like."""
-        return self.views[_OPPOSED[view_index(cameras).cpu()].to(self.views.device)]
+        return [self.views.rows(v) for v in _OPPOSED[view_index(cameras).cpu()].unbind(1)]
+
+
+def _cut(prior: Prior, prompt: str, ending: str) -> str:
+    """Drops words off the prompt's end until the tokenizer keeps the ending, and says which."""
+    kept = prompt
+    while not prior.fits(kept + ending) and kept:
+        kept = kept.rpartition(" ")[0].rstrip(" ,") if " " in kept else kept[:-1]
+    if kept != prompt:
+        console.warn(
+            f"the prompt is longer than the prior reads; left out: {prompt[len(kept) :].strip()!r}."
+        )
+    return kept

@@ -52,14 +52,6 @@ class Schedule:
         """Turns a velocity into noise:  eps = sigma_t z_t + alpha_t v  (Salimans & Ho, 2022)."""
         return self.sigma(t) * z_t + self.alpha(t) * v
 
-    def v_from_eps(self, eps: Tensor, z_t: Tensor, t: Int[Tensor, " B"]) -> Tensor:
-        """Turns noise into a velocity:  v = (eps - sigma_t z_t) / alpha_t."""
-        return (eps - self.sigma(t) * z_t) / self.alpha(t)
-
-    def z_from_eps(self, eps: Tensor, z_t: Tensor, t: Int[Tensor, " B"]) -> Tensor:
-        """Turns noise into clean latents:  z = (z_t - sigma_t eps) / alpha_t."""
-        return (z_t - self.sigma(t) * eps) / self.alpha(t)
-
     def eps_from_z(self, z: Tensor, z_t: Tensor, t: Int[Tensor, " B"]) -> Tensor:
         """Turns clean latents into noise:  eps = (z_t - alpha_t z) / sigma_t."""
         return (z_t - self.alpha(t) * z) / self.sigma(t)

@@ -1,0 +1,47 @@
+"""Embedded prompts as a denoiser reads them: a row per prompt, and some models' pooled vector."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Text:
+    """A batch of embedded prompts.
+
+    Arguments:
+        embeds: One vector per token, for cross-attention.
+        pooled: One vector per prompt, for the time embedding; None where the family has none.
+    """
+
+    embeds: Float[Tensor, "B L D"]
+    pooled: Float[Tensor, "B P"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.embeds)
+
+    def rows(self, index: slice | Int[Tensor, " B"]) -> "Text":
+        """Returns the rows that a slice or a tensor of indices picks."""
+        pooled = None if self.pooled is None else self.pooled[index]
+        return Text(self.embeds[index], pooled)
+
+    def expand(self, count: int) -> "Text":
+        """Returns a single prompt's embedding for each of `count` views, without copying it."""
+        pooled = None if self.pooled is None else self.pooled.expand(count, -1)
+        return Text(self.embeds.expand(count, -1, -1), pooled)
+
+    def blend(self, weights: Float[Tensor, "B V"]) -> "Text":
+        """Returns weighted sums of the V rows:  sum_v w_bv row_v."""
+        pooled = None if self.pooled is None else weights.to(self.pooled) @ self.pooled
+        embeds = torch.einsum("bv,vld->bld", weights.to(self.embeds), self.embeds)
+        return Text(embeds, pooled)
+
+
+def concatenate(texts: Sequence[Text]) -> Text:
+    """Returns the rows of all texts, in order; they come from one prior."""
+    pooled = [text.pooled for text in texts if text.pooled is not None]
+    embeds = torch.cat([text.embeds for text in texts])
+    return Text(embeds, torch.cat(pooled) if pooled else None)
