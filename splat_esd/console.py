@@ -9,16 +9,24 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from rich.console import Console
 from rich.panel import Panel
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
 from rich.text import Text
 
-_talk = Console(stderr=True, highlight=False)
-_result = Console(highlight=False)
+from splat_esd.errors import EnvironmentProblem
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise  # noqa: PLE0704 - rich calls it while it handles the error, and would exit with 1
+
+
+_talk = _Console(stderr=True, highlight=False)
+_result = _Console(highlight=False)
 
 _SECONDS_BETWEEN_LINES = 10.0
 _RECENT = 50
@@ -58,18 +66,53 @@ def error(text: str) -> None:
     _line(_talk, f"error: {_printable(text)}", style="red")
 
 
+def command(text: str) -> None:
+    """Prints something to type, on a line of its own that is never wrapped, so it can be copied."""
+    _talk.print(Text(f"  {_printable(text)}"), soft_wrap=True)
+
+
+@contextmanager
+def logged(file: TextIO) -> Iterator[None]:
+    """Writes all that is said to a file, in plain lines."""
+    global _talk, _result
+    before = _talk, _result
+    _talk = _result = Console(file=file, highlight=False, force_terminal=False, color_system=None)
+    try:
+        yield
+    finally:
+        _talk, _result = before
+
+
+@contextmanager
+def busy(text: str) -> Iterator[None]:
+    """Says what is being done while it takes long: with a moving sign and a clock on a terminal."""
+    if not _talk.is_terminal:
+        _line(_talk, f"{_printable(text)} ...")
+        yield
+        return
+    columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()]
+    with Progress(*columns, console=_talk, transient=True, refresh_per_second=4) as bar:
+        bar.add_task(_printable(text), total=None)
+        yield
+
+
 def result(text: str) -> None:
     """Prints a line somebody may want to pipe: it goes to stdout."""
     _line(_result, _printable(text))
 
 
 def files_table(files: Sequence[tuple[Path, str]]) -> None:
-    """Prints each file with its size and what opens it, to stdout.
+    """Prints each file with its size and what opens it, to stdout; a folder that holds them all is
+    named once, above.
 
     Raises:
         FileNotFoundError: If a file is not there.
     """
-    rows = [(_size(path), str(path), opens) for path, opens in files]
+    folders = {path.parent for path, _ in files}
+    shared = len(folders) == 1
+    if shared and folders != {Path(".")}:
+        _line(_result, f"{folders.pop()}:")
+    rows = [(_size(path), path.name if shared else str(path), opens) for path, opens in files]
     wide = [max((len(row[column]) for row in rows), default=0) for column in range(2)]
     for size, path, opens in rows:
         _line(_result, f"{size:>{wide[0]}}  {path:<{wide[1]}}  {opens}".rstrip())
@@ -97,9 +140,17 @@ def progress(total: int, *, start: int = 0, unit: str = "step") -> Iterator[Mete
     if not _talk.is_terminal:
         yield _Lines(total, start, unit)
         return
-    columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}")]
-    with Progress(*columns, console=_talk, refresh_per_second=4) as bar:
-        yield _Bar(total, start, unit, bar)
+    # The bar stays on this terminal while what is said goes to a log (`logged`).
+    screen, before = _talk, _talk._file
+    screen.file = screen.file
+    told = TextColumn("{task.fields[told]}", table_column=Column(no_wrap=True))
+    title = TextColumn("{task.description}", table_column=Column(no_wrap=True))
+    columns = [title, BarColumn(bar_width=None, table_column=Column(ratio=1, max_width=40)), told]
+    try:
+        with Progress(*columns, console=screen, refresh_per_second=4, expand=True) as bar:
+            yield _Bar(total, start, unit, bar)
+    finally:
+        screen._file = before
 
 
 class _Clock:
@@ -113,7 +164,7 @@ class _Clock:
         (then, first), now = self.marks[0], time.monotonic()
         self.marks.append((now, step))
         speed = (step - first) / max(now - then, 1e-9)
-        left = _duration((self.total - step) / speed) if speed > 0 else "?"
+        left = duration((self.total - step) / speed) if speed > 0 else "?"
         told = f"{speed:.3g} {self.unit}s/s  ETA {left}"
         return "  ".join([told, *(f"{name} {_number(value)}" for name, value in stats.items())])
 
@@ -148,8 +199,20 @@ class _Bar(_Clock):
 
 
 def _line(console: Console, text: str, *, style: str = "") -> None:
-    # As Text, so that brackets and colons in a prompt or a path are no markup; never re-wrapped.
-    console.print(Text(text, style=style), soft_wrap=True)
+    # As Text, so that brackets and colons in a prompt or a path are no markup. What a person reads
+    # is wrapped between words; what a program may read, and every log, keeps its lines.
+    wrapped = console is _talk and console.is_terminal
+    try:
+        console.print(Text(text, style=style), soft_wrap=not wrapped)
+    except BrokenPipeError:
+        if console is _result:
+            raise
+    except OSError as error:
+        if console is _result:
+            raise EnvironmentProblem(
+                f"standard output takes nothing more: {error.strerror or error}. Every file that "
+                "was to be listed is whole."
+            ) from None
 
 
 def _printable(text: str) -> str:
@@ -164,7 +227,8 @@ def _number(value: float | int) -> str:
     return str(value) if isinstance(value, int) else f"{value:.3g}"
 
 
-def _duration(seconds: float | int) -> str:
+def duration(seconds: float | int) -> str:
+    """Returns a time as m:ss or h:mm:ss."""
     minutes, second = divmod(round(seconds), 60)
     hour, minute = divmod(minutes, 60)
     return f"{hour}:{minute:02d}:{second:02d}" if hour else f"{minute}:{second:02d}"

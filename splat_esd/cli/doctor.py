@@ -122,10 +122,10 @@ def _cuda() -> tuple[bool, str]:
 def _gsplat() -> tuple[bool, str]:
     import torch
 
-    installed, origin = version("gsplat"), find_spec("gsplat").origin
+    installed, spec = version("gsplat"), find_spec("gsplat")
     if not torch.cuda.is_available():
         return False, f"{installed}, but it needs a CUDA GPU"
-    if list(Path(origin).parent.glob("csrc*.so")):
+    if spec and spec.origin and list(Path(spec.origin).parent.glob("csrc*.so")):
         return True, f"{installed}, its CUDA kernels ready"
     from torch.utils.cpp_extension import CUDA_HOME
 

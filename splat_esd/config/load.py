@@ -3,9 +3,13 @@
 It is checked once, and below `cli/` everybody sees these frozen objects only.
 """
 
+import ctypes
 import json
+import re
+import sys
 from collections.abc import Sequence
 from copy import deepcopy
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -20,6 +24,7 @@ from splat_esd.config.schema import (
     ExportConfig,
     FrozenSection,
     GuidanceConfig,
+    ImportConfig,
     InitConfig,
     LogConfig,
     MeshConfig,
@@ -29,10 +34,12 @@ from splat_esd.config.schema import (
     RasterizerConfig,
     RegularizeConfig,
     UserPath,
+    at_home,
     key,
     within,
 )
 from splat_esd.config.validation import validate
+from splat_esd.config.yaml_file import read_yaml
 from splat_esd.errors import ConfigError
 
 EXAMPLE = 'splat-esd prompt="a corgi"'
@@ -48,6 +55,7 @@ Section = TypeVar("Section", bound=FrozenSection)
 # What may differ when a run is resumed: where it runs, and what is shown and written.
 # `steps` may not: learning rates, times and densification are fractions of the run.
 RESUMABLE = ("resume", "device", "viewer", "export", "mesh", "log")
+_OF_THE_WAY = ("out", "seeds", "keep", "classifier", *RESUMABLE)  # what decides no number of a run
 
 
 def _spoken(text: str) -> str:
@@ -94,6 +102,7 @@ class Config(FrozenSection):
     cameras: CamerasConfig = CamerasConfig()
     rasterizer: RasterizerConfig = RasterizerConfig()
     init: InitConfig = InitConfig()
+    imported: ImportConfig = Field(default=ImportConfig(), alias="import")
     density: DensityConfig = DensityConfig()
     quality: QualityConfig = QualityConfig()
     optim: OptimConfig = OptimConfig()
@@ -121,9 +130,9 @@ class Config(FrozenSection):
         )
         scale = prior.sds_cfg_scale if sds else prior.cfg_scale
         # The model is frozen for all others; here it is still being made.
-        self.__dict__["guidance"] = _filled(guidance, cfg_scale=scale)
+        object.__setattr__(self, "guidance", _filled(guidance, cfg_scale=scale))
         if "steps" not in self.model_fields_set:
-            self.__dict__["steps"] = self.quality.steps * prior.steps_factor
+            object.__setattr__(self, "steps", self.quality.steps * prior.steps_factor)
         return self
 
     @property
@@ -138,6 +147,11 @@ class Config(FrozenSection):
             name: (start * slower, end * slower)
             for name, (start, end) in self.optim.model_dump().items()
         }
+
+    def of_the_result(self) -> dict[str, Any]:
+        """Returns the settings that decide the result, by dotted key; a checkpoint holds them."""
+        data = self.model_dump(mode="json", by_alias=True, exclude=set(_OF_THE_WAY))
+        return _dotted(data)
 
     def to_yaml(self) -> str:
         """Returns the text of config.yaml; `from_yaml` reads back an equal object."""
@@ -193,21 +207,22 @@ def load_config(overrides: Sequence[str]) -> Config:
     if config.prior.name != "auto":
         return config
     if config.prior.path is not None:
-        raise ConfigError("prior.path needs the kind of prior too: prior=sd21, sd15 or zoo.")
+        raise ConfigError("prior.path needs the kind of prior too: prior=sd21, sd15, sdxl or zoo.")
     return _assemble({**groups, "prior": choose_prior()}, values)
 
 
 class ExportJob(FrozenSection):
     """What `splat-esd export` was asked for."""
 
-    source: UserPath = Field(alias="from", description="Folder of a run, or a splat .ply.")
+    source: UserPath = Field(alias="from", description="Folder of a run, or a splat file.")
     out: UserPath | None = key(None, "Folder for the files; null: export/ beside the splat.")
+    imported: ImportConfig = Field(default=ImportConfig(), alias="import")
     export: ExportConfig = ExportConfig()
     mesh: MeshConfig = MeshConfig()
 
 
 def load_export(overrides: Sequence[str]) -> ExportJob:
-    """Returns the export the command line asks for: from, out, formats, export.*, mesh.*.
+    """Returns the export the command line asks for: from, out, formats, import.*, export.*, mesh.*.
 
     Raises:
         ConfigError: If a key or a value is wrong, or `from` is missing.
@@ -215,7 +230,8 @@ def load_export(overrides: Sequence[str]) -> ExportJob:
     groups, values = split_overrides(overrides)
     if groups:
         raise ConfigError(
-            f"export takes from, out, formats, export.* and mesh.*, got {next(iter(groups))}."
+            "export takes from, out, formats, import.*, export.* and mesh.*, "
+            f"got {next(iter(groups))}."
         )
     if "from" not in values:
         raise ConfigError("nothing to export: say from=FOLDER_OF_A_RUN or from=FILE.ply")
@@ -227,9 +243,30 @@ def load_export(overrides: Sequence[str]) -> ExportJob:
 
 def choose_prior() -> str:
     """Returns what `prior=auto` stands for here: sd21 on a CUDA GPU, the embedded zoo elsewhere."""
+    # Loading torch takes seconds, which a misspelt prompt should not have to wait for.
+    if "torch" not in sys.modules and not _may_have_gpu():
+        return "zoo"
     import torch
 
     return "sd21" if torch.cuda.is_available() else "zoo"
+
+
+def _may_have_gpu() -> bool:
+    """Whether a GPU can be there: a torch built for one and, for CUDA, NVIDIA's driver."""
+    torch = find_spec("torch")
+    built = Path(torch.origin).with_name("version.py") if torch and torch.origin else None
+    if built is None or not built.is_file():
+        return True
+    text = built.read_text(encoding="utf-8")
+    if not re.search(r"^(cuda|hip)\b.*=\s*['\"]", text, re.MULTILINE):
+        return False
+    if not sys.platform.startswith("linux") or re.search(r"^hip\b.*=\s*['\"]", text, re.MULTILINE):
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def cached_mirror(choice: str) -> str | None:
@@ -283,6 +320,7 @@ def _dotted(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns nested sections as one dict:  {"guidance.lambda": 0.5, ...}."""
     flat: dict[str, Any] = {}
     for name, value in data.items():
+        name = str(name)
         nested = isinstance(value, dict)
         flat |= _dotted(value, f"{prefix}{name}.") if nested else {prefix + name: value}
     return flat
@@ -290,11 +328,14 @@ def _dotted(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _resumed(groups: dict[str, str], values: dict[str, Any]) -> Config:
     """Returns the configuration of a run to continue, with only harmless settings changed."""
-    folder = Path(values["resume"]).expanduser()
+    folder = at_home(values["resume"])
     path = folder / "config.yaml"
     if not path.is_file():
         raise ConfigError(f"cannot resume {folder}: there is no config.yaml in it.")
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8 text.") from None
     saved = Config.from_yaml(text, source=str(path))
     from splat_esd import console
 
@@ -330,13 +371,8 @@ def _look_up(data: dict[str, Any], name: str) -> Any:
 
 
 def _read_yaml(text: str, source: str) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{source} is not readable as YAML{where}.") from None
-    if not isinstance(data, dict):
+    data = read_yaml(text, source=source)
+    if not isinstance(data, dict) or not all(isinstance(name, str) for name in data):
         raise ConfigError(f"{source} holds no configuration: expected keys and values.")
     return data
 

@@ -11,37 +11,51 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
+from splat_esd.config.yaml_file import read_yaml_file
 from splat_esd.errors import ConfigError, did_you_mean
 from splat_esd.paths import CONF
 
 TEXT_KEYS = ("prompt", "negative_prompt")
 EXPERIMENTS = CONF / "experiment"  # what `splat-esd study` runs; no choice of a run
+VALUE_MAX, BRACKETS_MAX = 10_000, 100
 PATH_KEYS = ("out", "resume", "init.path", "prior.path", "from", "classifier", "clip")
 
 
-def split_overrides(overrides: Sequence[str]) -> tuple[dict[str, str], dict[str, Any]]:
+def split_overrides(
+    overrides: Sequence[str],
+    *,
+    paths: Sequence[str] = PATH_KEYS,
+    groups: Sequence[str] | None = None,
+) -> tuple[dict[str, str], dict[str, Any]]:
     """Returns the choices of groups and the values of keys, in the order given.
 
-    Text and paths are the rest of the argument, letter by letter; all else has hydra's grammar.
+    Text, paths and `@FILE` are the rest of the argument, letter by letter; all else has hydra's
+    grammar.
 
+    Arguments:
+        paths: Keys that hold a path.
+        groups: Keys that choose a file; None: the folders of `conf/`.
     Raises:
         ConfigError: If an argument is no `key=value`, or names a choice that does not exist.
     """
-    groups: dict[str, str] = {}
+    known = _groups() if groups is None else groups
+    choices: dict[str, str] = {}
     values: dict[str, Any] = {}
     for argument in overrides:
         key, equals, text = argument.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", key):
+        if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+){0,9}", key):
             raise ConfigError(_no_setting(argument))
         if key in TEXT_KEYS:
             values[key] = _text(key, text)
-        elif key in PATH_KEYS:
+        elif key in paths:
             values[key] = None if text == "null" else _path(key, text)
-        elif key in _groups():
-            groups[key] = _choice(key, text)
+        elif text.startswith("@"):
+            values[key] = _path(key, text)
+        elif key in known:
+            choices[key] = _choice(key, text)
         else:
             values[key] = _value(key, text)
-    return groups, values
+    return choices, values
 
 
 def compose(groups: dict[str, str]) -> dict[str, Any]:
@@ -60,16 +74,15 @@ def compose_file(path: Path) -> dict[str, Any]:
         ConfigError: If it is not readable as YAML, or names what is not there.
     """
     from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
 
+    if not isinstance(read_yaml_file(path), dict):
+        raise ConfigError(f"{path} holds no experiment: expected keys and values.")
     try:
         with initialize_config_dir(str(path.parent.absolute()), **_version_base()):
             data = OmegaConf.to_container(compose(path.name), resolve=True)
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        said = " ".join(str(error).split())
+    except Exception as error:  # hydra's, omegaconf's, yaml's, and what they stumble over
+        said = " ".join(str(error).split())[:500] or type(error).__name__
         raise ConfigError(f"{path} cannot be composed: {said}") from None
     return cast(dict[str, Any], data)
 
@@ -138,20 +151,26 @@ def _path(key: str, text: str) -> str:
 def _value(key: str, text: str) -> Any:
     """Returns what hydra's grammar reads: 0.5, true, null, [1, 2], {a: 1}, word."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
     if key.endswith(".name"):
         raise ConfigError(f"{key} cannot be set by itself; write {key[: -len('.name')]}={text}")
+    if len(text) > VALUE_MAX or sum(map(text.count, "[{(")) > BRACKETS_MAX:
+        raise ConfigError(
+            f"{key} is too long to be read from a command line: at most {VALUE_MAX} characters and "
+            f"{BRACKETS_MAX} brackets; put it in a file."
+        )
     try:
         override = OverridesParser.create().parse_override(f"{key}={text}")
-    except HydraException:
+        is_sweep = override.is_sweep_override()
+        holder = None if is_sweep else OmegaConf.create({"value": override.value()})
+        holder = OmegaConf.to_container(holder) if holder is not None else {}
+    except Exception:  # hydra's, antlr's and omegaconf's
         raise ConfigError(
             f"cannot read {key}={text}; quote text, and close every bracket."
         ) from None
-    if override.is_sweep_override():
+    if is_sweep:
         raise ConfigError(f"{key} takes one value, got {text}; start a run for each.")
-    holder = OmegaConf.to_container(OmegaConf.create({"value": override.value()}))
     return cast(dict[str, Any], holder)["value"]
 
 

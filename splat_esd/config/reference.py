@@ -49,7 +49,7 @@ def help_table(model: type[BaseModel], names: Sequence[str] = ()) -> str:
     lines = []
     for name in names or fields:
         field = fields[name]
-        left = f"  {name}" if field.is_required() else f"  {name}={_written(field.default)}"
+        left = f"  {name}" if field.is_required() else f"  {name}={written(field.default)}"
         meaning = textwrap.wrap(field.description or "", _WIDTH - _KEY_WIDTH)
         if len(left) < _KEY_WIDTH - 1:
             lines.append(left.ljust(_KEY_WIDTH) + meaning.pop(0))
@@ -77,7 +77,7 @@ def _section(title: str, said: str, rows: list[tuple[str, FieldInfo]]) -> str:
     lines = [f"## {title}", ""] + ([said, ""] if said else []) + ["| key | default | meaning |"]
     lines.append("|---|---|---|")
     for name, field in rows:
-        default = "" if field.is_required() else f"`{_written(field.default)}`"
+        default = "" if field.is_required() else f"`{written(field.default)}`"
         if name in FROM_PRIOR:
             default = "`null`"
         lines.append(
@@ -98,13 +98,13 @@ def _first_comment(file: Path) -> str:
     return next(line for line in lines if not line.startswith("# @")).removeprefix("# ")
 
 
-def _written(value: Any) -> str:
-    """Returns a value as it is typed after `key=`."""
+def written(value: Any) -> str:
+    """Returns a value as it is typed after `key=`: 0.5, true, null, [1,2], text."""
     if isinstance(value, str | Path):
         return str(value)
     if isinstance(value, tuple):
-        return "[" + ",".join(map(_written, value)) + "]"
-    return f"{value:g}" if isinstance(value, float) else json.dumps(value)
+        return "[" + ",".join(map(written, value)) + "]"
+    return json.dumps(value).removesuffix(".0")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from splat_esd.errors import ConfigError
 
+LARGEST = 1e9  # of any number without a bound of its own: far from what float32 and memory take
+
 
 def within(interval: str) -> AfterValidator:
     """Returns a check that a number lies in an interval written as in a paper: `[0, 1)`."""
@@ -19,6 +21,8 @@ def within(interval: str) -> AfterValidator:
     def check(value: float | int) -> float | int:
         above = value > low if interval[0] == "(" else value >= low
         below = value < high if interval[-1] == ")" else value <= high
+        if high == float("inf") and value > LARGEST:
+            raise ValueError(f"must be at most {LARGEST:g}, got {value!r}.")
         if not (above and below):
             raise ValueError(f"must lie in {interval}, got {value!r}.")
         return value
@@ -32,9 +36,23 @@ def _rising(pair: tuple[float, float]) -> tuple[float, float]:
     return pair
 
 
+def at_home(path: Path | str) -> Path:
+    """Returns a path with `~` written out.
+
+    Raises:
+        ConfigError: If it names nobody's home here, or cannot be a path.
+    """
+    if "\0" in str(path):
+        raise ConfigError(f"{str(path)!r} is no path: it holds a null character.")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{path}: there is no such home folder here.") from None
+
+
 def _folder_or_id(text: str) -> str:
     # A folder is kept whole, so that a run can be resumed from another place; a hub id as it is.
-    folder = Path(text).expanduser()
+    folder = at_home(text)
     return str(folder.absolute()) if folder.is_dir() else text
 
 
@@ -42,13 +60,16 @@ Unit = Annotated[float, within("[0, 1]")]
 Weight = Annotated[float, within("[0, inf)")]
 Positive = Annotated[float, within("(0, inf)")]
 Count = Annotated[int, within("[1, inf)")]
+Rank = Annotated[int, within("[1, 1024]")]
+Crowd = Annotated[int, within("[1, 10000000]")]  # Gaussians
 Degrees = Annotated[float, within("[-90, 90]")]
 Rising = AfterValidator(_rising)
-UserPath = Annotated[Path, Field(strict=False), AfterValidator(Path.expanduser)]
+UserPath = Annotated[Path, Field(strict=False), AfterValidator(at_home)]
 Rates = tuple[Weight, Weight]
 Format = Literal[
-    "ply", "splat", "spz", "gltf", "glb", "obj", "stl", "turntable", "strip", "sheet", "viewer"
-]
+    "ply", "compressed", "splat", "spz", "gltf", "usda",
+    "glb", "obj", "stl", "turntable", "strip", "sheet", "viewer",
+]  # fmt: skip
 
 
 class FrozenSection(BaseModel):
@@ -71,7 +92,9 @@ def key(default: Any, description: str, **more: Any) -> Any:
 class PriorConfig(FrozenSection):
     """The pretrained diffusion model. The choices are the files of conf/prior."""
 
-    name: Literal["auto", "zoo", "sd15", "sd21"] = key("zoo", "Which prior: prior=NAME sets it.")
+    name: Literal["auto", "zoo", "sd15", "sd21", "sdxl"] = key(
+        "zoo", "Which prior: prior=NAME sets it."
+    )
     path: Annotated[str, AfterValidator(_folder_or_id)] | None = key(
         None, "Folder or hub id to load instead; null: this prior's own files, or its mirrors."
     )
@@ -85,7 +108,7 @@ class PriorConfig(FrozenSection):
         1.5, "Classifier-free guidance of ESD and VSD; 1 is the plain conditional score."
     )
     sds_cfg_scale: Weight = key(3.0, "Classifier-free guidance of SDS.")
-    lora_rank: Count = key(16, "Rank of the LoRA that learns the renders' score.")
+    lora_rank: Rank = key(16, "Rank of the LoRA that learns the renders' score.")
     lora_learning_rate: Positive = key(1e-3, "Learning rate of that LoRA's Adam.")
     pullback: Literal["encoder", "decoder"] = key(
         "decoder", "How a gradient gets from latents to pixels: encoder (the paper) | decoder"
@@ -107,10 +130,12 @@ class PerpNegConfig(FrozenSection):
 class LoraConfig(FrozenSection):
     """phi: the LoRA that learns the score of the renders."""
 
-    rank: Count = key(16, "Rank of each low-rank update; null: the prior's.")
+    rank: Rank = key(16, "Rank of each low-rank update; null: the prior's.")
     learning_rate: Positive = key(1e-3, "Learning rate of its Adam; null: the prior's.")
-    camera_drop: Unit = key(0.3, "Probability that a training sample has no camera.")
-    steps: Count = key(1, "Updates of phi at each step of the run.")
+    camera_drop: Unit = key(
+        0.3, "Share of samples that teach phi without a camera, if 0 < lambda < 1."
+    )
+    steps: Count = key(1, "Updates of phi at each step; the first uses what guidance drew.")
 
 
 class GuidanceConfig(FrozenSection):
@@ -163,7 +188,7 @@ class BackgroundConfig(FrozenSection):
 class CamerasConfig(FrozenSection):
     """Cameras around the object; azimuths are spread evenly in each batch; angles in degrees."""
 
-    batch_size: Count = key(4, "Views at each step.")
+    batch_size: Annotated[int, within("[1, 1024]")] = key(4, "Views at each step.")
     elevation: Annotated[tuple[Degrees, Degrees], Rising] = key(
         (-10.0, 45.0), "Degrees above the horizon: [lowest, highest]."
     )
@@ -205,9 +230,10 @@ class InitConfig(FrozenSection):
 
     kind: Literal["ball", "ply", "points"] = key("ball", "Which start: init=KIND sets it.")
     path: UserPath | None = key(
-        None, "File to start from: a splat (init=ply) or a point cloud (init=points)."
+        None,
+        "File to start from: a splat of any format (init=ply), points or a mesh (init=points).",
     )
-    count: Annotated[int, within("[4, inf)")] = key(10000, "Gaussians at the start.")
+    count: Annotated[int, within("[4, 10000000]")] = key(10000, "Gaussians at the start.")
     radius: Positive = key(0.6, "Radius of the ball, in world units.")
     opacity: Annotated[float, within("(0, 1)")] = key(0.1, "Opacity of each Gaussian, in (0, 1).")
     color: Unit = key(0.5, "Grey level of each Gaussian, in [0, 1].")
@@ -221,6 +247,27 @@ class InitConfig(FrozenSection):
         return self
 
 
+Ball = tuple[float, float, float, Positive]
+Box = tuple[float, float, float, float, float, float]
+
+
+class ImportConfig(FrozenSection):
+    """How a splat file of any program is read."""
+
+    up: Literal["auto", "-y", "y", "z"] = key(
+        "auto",
+        'Up axis of the file: auto (what it says, else what its kind mostly means) | "-y" | y | z',
+    )
+    crop: Literal["auto"] | Ball | Box | None = key(
+        None,
+        "Keep [x, y, z, radius] or [low x y z, high x y z], in the file's axes | auto (no sky, no "
+        "floaters) | null (all)",
+    )
+    fit: bool = key(
+        False, "Move into the unit ball; a start that does not lie in it is moved in any case."
+    )
+
+
 class DensityConfig(FrozenSection):
     """When Gaussians are added and removed."""
 
@@ -230,7 +277,7 @@ class DensityConfig(FrozenSection):
     start: Unit = key(0.1, "When it begins ...")
     stop: Unit = key(0.6, "... and ends, as fractions of the run.")
     every: Count = key(100, "Steps between two rounds.")
-    cap: Count = key(20000, "Largest number of Gaussians.")
+    cap: Crowd = key(20000, "Largest number of Gaussians.")
     grow_quantile: Unit = key(
         0.9, "Grow those whose screen gradient lies above this quantile; 1 grows none."
     )
@@ -278,16 +325,21 @@ class ExportConfig(FrozenSection):
 
     formats: Annotated[tuple[Format, ...], Field(min_length=1)] = key(
         ("ply", "turntable", "sheet", "viewer", "glb"),
-        "Files to write: ply splat spz gltf (the splat), glb obj stl (a mesh), turntable strip "
-        "(films), sheet (views in one picture), viewer (a web page)",
+        "Files to write: ply compressed splat spz gltf usda (the splat), glb obj stl (a mesh), "
+        "turntable strip (films), sheet (views in one picture), viewer (a web page)",
     )
     up: Literal["-y", "y", "z"] = key(
         "-y", 'Up axis in .ply and .splat: "-y" (splat viewers) | y | z; others are always y up.'
     )
+    spz_version: Literal[3, 4] = key(
+        3, "Version of .spz: 3 (Spark, Scaniverse, most readers) | 4 (PlayCanvas)"
+    )
     full_ply: bool = key(False, "Write all 62 floats a splat into the PLY, for old viewers.")
     frames: Count = key(60, "Views in the turntable.")
     size: Annotated[int, within("[16, 4096]")] = key(
-        256, "Width and height of turntable and sheet, in pixels; a multiple of 16."
+        512,
+        "Width and height of the turntable, a multiple of 16, in pixels; a view of the sheet has "
+        "half of it.",
     )
     transparent: bool = key(False, "No background in turntable.webp and sheet.png.")
 

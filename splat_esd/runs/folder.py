@@ -5,14 +5,17 @@ import os
 import re
 import time
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from splat_esd.config.load import Config
-from splat_esd.errors import UsageError
+from splat_esd.errors import EnvironmentProblem, UsageError
 from splat_esd.formats.atomic import write_text
 from splat_esd.formats.ply import SPLAT
+from splat_esd.runs.lock import hold, holder
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,10 @@ class RunFolder:
     def run(self) -> dict[str, Any]:
         """run.json: status, versions, times; empty if there is none yet."""
         try:
-            return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+            found = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
             return {}
+        return found if isinstance(found, dict) else {}
 
     def write_config(self, config: Config) -> None:
         """Writes config.yaml."""
@@ -106,7 +110,7 @@ class RunFolder:
         for line in lines:
             try:
                 metrics.append(json.loads(line))
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 break
         return metrics
 
@@ -133,15 +137,9 @@ class RunFolder:
 
     @property
     def is_worked_on(self) -> bool:
-        """Whether another living process of this machine works in the folder."""
-        run = self.run
-        if run.get("status") != "running" or run.get("pid") in (None, os.getpid()):
-            return False
-        try:
-            os.kill(run["pid"], 0)
-        except (ProcessLookupError, PermissionError):
-            return False
-        return True
+        """Whether another living process works in the folder."""
+        found = holder(self.path)
+        return found is not None and found["pid"] != os.getpid()
 
     def holds(self, config: Config) -> bool:
         """Whether the run has the very same settings, an earlier version's file read as today's."""
@@ -155,6 +153,25 @@ def slug(prompt: str) -> str:
     """Turns a prompt into a folder's name: letters and digits of any script, joined by dashes."""
     words = re.findall(r"\w+", unicodedata.normalize("NFKC", prompt).lower())
     return "-".join(words)[:60].strip("-_") or "prompt"
+
+
+@contextmanager
+def claim_run_folder(config: Config) -> Iterator[tuple[RunFolder, bool]]:
+    """Yields what `open_run_folder` returns, locked: no other process works there meanwhile.
+
+    Raises:
+        UsageError: If another process is working in the folder to resume.
+    """
+    while True:
+        folder, continued = open_run_folder(config)
+        with hold(folder.path) as mine:
+            # Who held it until now may have finished it.
+            done = continued and config.resume is None and folder.is_finished
+            if mine and not done:
+                yield folder, continued
+                return
+        if config.resume is not None:
+            raise UsageError(f"resume: another process is still working in {folder}.")
 
 
 def open_run_folder(config: Config) -> tuple[RunFolder, bool]:
@@ -184,7 +201,13 @@ def open_run_folder(config: Config) -> tuple[RunFolder, bool]:
         except FileExistsError:
             continue
         folder = RunFolder(parent / (name + tail))
-        folder.write_config(config)
+        try:
+            folder.write_config(config)
+        except EnvironmentProblem:
+            with suppress(OSError):  # only empty folders go
+                folder.path.rmdir()
+                parent.rmdir()
+            raise
         return folder, False
     raise UsageError(f"out: {parent} holds a thousand runs of this second; choose another out=.")
 
@@ -200,5 +223,5 @@ def finished_run(config: Config) -> Path | None:
 def _before(line: str, step: int) -> bool:
     try:
         return json.loads(line)["step"] <= step
-    except (json.JSONDecodeError, KeyError):
+    except (ValueError, RecursionError, KeyError, TypeError):
         return False  # the line that was being written when the run was killed

@@ -5,6 +5,7 @@ import random
 import resource
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,22 @@ import torch
 
 from splat_esd import console
 from splat_esd.cameras import turntable
-from splat_esd.config.load import Config, choose_prior
+from splat_esd.config.load import Config, cached_mirror, choose_prior
 from splat_esd.diffusion.prior import Prior, load_prior
 from splat_esd.errors import EnvironmentProblem, UsageError
 from splat_esd.export.bundle import write_files
 from splat_esd.export.images import to_images
 from splat_esd.export.live_viewer import TrainingView
 from splat_esd.export.turntable import write_sheet
+from splat_esd.formats.frame import UNIT_BALL
 from splat_esd.formats.spz import write_spz
 from splat_esd.paths import ASSETS
-from splat_esd.runs.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from splat_esd.runs.folder import RunFolder, open_run_folder
-from splat_esd.runs.live_controls import dials, obey, turn_again
+from splat_esd.runs.folder import RunFolder, claim_run_folder
+from splat_esd.runs.interrupt import Interrupted, Stop, listening
+from splat_esd.runs.live_controls import apply_controls, controls, restore_controls
+from splat_esd.runs.resume import check_moved, check_there, go_back, restore, resume_command, save
 from splat_esd.runs.summary import describe
-from splat_esd.train import Run, make_run, render, restore_run, run_state, train_step
+from splat_esd.train import NotFinite, Run, make_run, render, train_step
 
 OnStep = Callable[[int, dict[str, Any]], None]
 
@@ -50,22 +53,57 @@ def generate(config: Config, *, on_step: OnStep | None = None) -> Path:
     if config.seed is None:
         config = config.model_copy(update={"seed": random.SystemRandom().randrange(2**32)})
     device, why = choose_device(config)
-    prior = open_prior(config, device)
-    run = make_run(config, prior)
-    folder, continued = open_run_folder(config)
-    try:
-        start = _restore(run, folder) if continued else 0
-        turn_again(run, folder, start)
-        _introduce(config, run, folder, why, start)
-        folder.write_run(status="running", **_versions(config, prior))
-        _loop(run, folder, start, on_step)
-    except (OSError, EnvironmentProblem) as error:
-        reason = str(getattr(error, "strerror", None) or error).rstrip(".")
-        raise EnvironmentProblem(
-            f"{folder} cannot be written: {reason}. What was saved "
-            f"before is whole; free some space and continue with: {resume_command(folder)}"
-        ) from error
+    _warn_of_stable_diffusion(config, device)
+    with console.busy("loading the prior"):
+        prior = open_prior(config, device)
+        run = make_run(config, prior)
+    _warn_of_words(prior, config.negative_prompt)
+    with listening() as stop, claim_run_folder(config) as (folder, continued):
+        try:
+            start = restore(run, folder) if continued else 0
+            restore_controls(run, folder, start)
+            _introduce(config, run, folder, why, start)
+            folder.write_run(status="running", **_versions(config, prior))
+            folder.checkpoints.mkdir(exist_ok=True)
+            _loop(run, folder, start, on_step, stop)
+        except KeyboardInterrupt:
+            with stop.shielded():
+                _end(folder, "interrupted")
+            raise
+        except BrokenPipeError:  # the reader of the list of files has gone; the run is whole
+            raise
+        except EnvironmentProblem as error:
+            _end(folder, "failed", why=str(error))
+            raise
+        except OSError as error:
+            _end(folder, "failed", why=str(error))
+            reason = str(error.strerror or error).rstrip(".")
+            raise EnvironmentProblem(
+                f"{folder} cannot be written: {reason}. What was saved "
+                f"before is whole; free some space and continue with: {resume_command(folder)}"
+            ) from error
+        except Exception as error:
+            _end(folder, "failed", why=f"{type(error).__name__}: {error}")
+            raise
     return folder.path
+
+
+def _warn_of_stable_diffusion(config: Config, device: torch.device) -> None:
+    name = config.prior.name
+    if device.type != "cpu" or name == "zoo" or config.prior.path is not None:
+        return
+    fetched = "" if cached_mirror(name) else " and fetches about 5 GB first"
+    console.warn(
+        f"prior={name} without a CUDA GPU takes minutes a step{fetched}; Ctrl-C stops it, and "
+        "prior=zoo is made for this machine."
+    )
+
+
+def _warn_of_words(prior: Prior, negative_prompt: str) -> None:
+    _, left_out = prior.split_words(negative_prompt)
+    if left_out:
+        said = ", ".join(map(repr, left_out))
+        console.warn(f"negative_prompt: this prior does not know {said}; left out.")
 
 
 def choose_device(config: Config) -> tuple[torch.device, str]:
@@ -101,11 +139,6 @@ def open_prior(config: Config, device: torch.device) -> Prior:
     )
 
 
-def resume_command(folder: RunFolder) -> str:
-    """Returns what to type to continue a run."""
-    return f'splat-esd resume="{folder}"'
-
-
 def _embedded() -> str:
     folder = ASSETS / "zoo"
     if not (folder / "model_index.json").is_file():
@@ -116,45 +149,72 @@ def _embedded() -> str:
     return str(folder)
 
 
-def _restore(run: Run, folder: RunFolder) -> int:
-    path = latest_checkpoint(folder.checkpoints)
-    if path is None:
-        folder.trim_metrics(0)
-        return 0
-    state = load_checkpoint(path)
-    restore_run(run, state)
-    folder.trim_metrics(state["step"])
-    return state["step"]
+def _end(folder: RunFolder, status: str, **facts: object) -> None:
+    """Leaves a true status behind, if the folder still takes it and the run did not end itself."""
+    if folder.settings.is_file() and folder.run.get("status") == "running":
+        with suppress(OSError, EnvironmentProblem):
+            folder.write_run(status=status, **facts)
 
 
-def _loop(run: Run, folder: RunFolder, start: int, on_step: OnStep | None) -> None:
-    """Trains from `start` to the end, saving on the way; on Ctrl-C it saves and exports what
-    there is.
+def _loop(run: Run, folder: RunFolder, start: int, on_step: OnStep | None, stop: Stop) -> None:
+    """Trains from `start` to the end, saving on the way; when a signal asks for it, saves the
+    state and the splats.
     """
-    config, begun = run.config, time.monotonic()
+    config, began = run.config, time.monotonic()
+    begun = began - _seconds_before(folder, start)
     viewer = _live_viewer(run)
-    step = start
+    step, whole = start, True  # whole: between two steps
     if start == 0:
         write_spz(run.gaussians, folder.timeline_file(0))
     try:
         with console.progress(config.steps, start=start) as meter:
             while step < config.steps:
+                stop.now()
                 if viewer is not None:
-                    begun += obey(viewer, run, folder, step)
-                stats = train_step(run, step)
-                step += 1
+                    left = _left(config.steps - step, step - start, began)
+                    waited = apply_controls(viewer, run, folder, step, left=left)
+                    begun, began = begun + waited, began + waited
+                stop.wait()
+                whole = False
+                try:
+                    stats = train_step(run, step)
+                except NotFinite as problem:
+                    step, whole = go_back(run, folder, problem), True
+                    continue
+                step, whole = step + 1, True
+                check_there(run, folder, step)
                 _report(run, folder, step, stats, meter, begun)
                 if on_step is not None:
                     on_step(step, stats)
-    except KeyboardInterrupt:
-        console.warn(f"stopped at step {step} of {config.steps}; saving what there is.")
-        _finish(run, folder, step, begun, status="interrupted")
-        console.note(f"continue with: {resume_command(folder)}")
+        stop.now()
+        check_moved(run)
+        _finish(run, folder, step, begun, stop)
+    except KeyboardInterrupt as wish:
+        with stop.shielded():
+            # A second signal tore a step apart: the last checkpoint is what there is.
+            torn = isinstance(wish, Interrupted) and not whole
+            if torn:
+                _say_how_to_continue(folder)
+            if torn or folder.is_finished:
+                raise
+            console.warn(f"stopped at step {step} of {config.steps}; saving the state.")
+        _stop(run, folder, step, begun, stop)
         raise
     finally:
         if viewer is not None:
             viewer.stop()
-    _finish(run, folder, step, begun, status="finished")
+
+
+def _left(steps: int, done: int, began: float) -> str:
+    """Returns how long so many steps will take, as text; "?" before any was done."""
+    return console.duration(steps * (time.monotonic() - began) / done) if done else "?"
+
+
+def _seconds_before(folder: RunFolder, start: int) -> float:
+    """Returns how long earlier sessions trained for the first `start` steps."""
+    run, metrics = folder.run, folder.read_metrics()
+    logged = metrics[-1]["seconds"] if start and metrics else 0.0
+    return max(logged, run.get("seconds_training", 0.0) if run.get("steps") == start else 0.0)
 
 
 def _report(run: Run, folder: RunFolder, step: int, stats: dict, meter: Any, begun: float) -> None:
@@ -171,7 +231,7 @@ def _report(run: Run, folder: RunFolder, step: int, stats: dict, meter: Any, beg
         write_preview(run, folder.preview(step))
         write_spz(run.gaussians, folder.timeline_file(step))
     if step % log.checkpoint_every == 0 and step < run.config.steps:
-        save_checkpoint(folder.checkpoints, step, run_state(run))
+        save(run, folder, step)
 
 
 @torch.no_grad()
@@ -180,41 +240,87 @@ def write_preview(run: Run, path: Path) -> None:
     size = run.prior.image_size
     cameras = turntable(4, elevation=0.26, distance=2.45, fovy=0.75, width=size, height=size)
     strips = to_images(render(run, cameras.to(run.device), None)).strips()
-    write_sheet(strips, path, ["0", "90", "180", "270"])
+    write_sheet(strips, path, ["0", "90", "180", "270"], columns=2)
 
 
-def _finish(run: Run, folder: RunFolder, step: int, begun: float, *, status: str) -> None:
-    save_checkpoint(folder.checkpoints, step, run_state(run))
+def _stop(run: Run, folder: RunFolder, step: int, begun: float, stop: Stop) -> None:
+    """Saves the state, says how to continue, and only then writes the splats."""
     trained = time.monotonic() - begun
+    with stop.shielded():
+        try:
+            save(run, folder, step)
+        finally:
+            _write_facts(run, folder, step, trained, status="interrupted")
+            _say_how_to_continue(folder)
+    stop.check()
+    settings = run.config.export.model_copy(update={"formats": ("ply",)})
+    splats = run.gaussians.detach().to("cpu")
+    console.files_table(write_files(splats, folder.path, settings, run.config.mesh))
+
+
+def _say_how_to_continue(folder: RunFolder) -> None:
+    console.note("continue with:")
+    console.command(resume_command(folder))
+
+
+def _finish(run: Run, folder: RunFolder, step: int, begun: float, stop: Stop) -> None:
+    trained = time.monotonic() - begun
+    with stop.shielded():
+        save(run, folder, step)
     splats, settings = run.gaussians.detach().to("cpu"), run.config
     told = describe(folder.splat)
     failure, files = None, []
+    stop.now()
     try:
-        files = write_files(splats, folder.path, settings.export, settings.mesh, told)
+        files = write_files(
+            splats,
+            folder.path,
+            settings.export,
+            settings.mesh,
+            told,
+            placement=run.start.placement,
+        )
     except UsageError as error:  # of the splats, not of the machine: a second try ends the same
         failure = error
-    folder.write_run(
-        status=status,
-        steps=step,
-        gaussians=len(run.gaussians),
-        seconds_training=round(trained, 2),
-        seconds_export=round(time.monotonic() - begun - trained, 2),
-        peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-    )
+    exported = time.monotonic() - begun - trained
+    with stop.shielded():
+        facts = {"status": "finished", "seconds_export": round(exported, 2)}
+        _write_facts(run, folder, step, trained, **facts)
+    if run.refused_in_all:
+        console.warn(f"{run.refused_in_all} steps gave no finite gradient and changed nothing.")
     if failure is not None:
         raise failure
     console.files_table(files)
+    took = f"{console.duration(trained)} of training, {console.duration(exported)} of writing"
+    console.note(f"done in {console.duration(trained + exported)}: {took}.")
+
+
+def _write_facts(
+    run: Run, folder: RunFolder, step: int, trained: float, **facts: str | float
+) -> None:
+    folder.write_run(
+        steps=step,
+        gaussians=len(run.gaussians),
+        refused=run.refused_in_all,
+        seconds_training=round(trained, 2),
+        peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        **facts,
+    )
 
 
 def _live_viewer(run: Run) -> TrainingView | None:
     if not run.config.viewer:
         return None
-    viewer = TrainingView(dials(run))
-    console.note(f"watch it grow, pause it, turn its dials: {viewer.url}")
+    viewer = TrainingView(controls(run))
+    console.note(f"watch, pause and adjust the run at {viewer.url}")
     return viewer
 
 
 def _introduce(config: Config, run: Run, folder: RunFolder, why: str, start: int) -> None:
+    for line in run.start.notes:
+        console.note(line)
+    if run.start.placement is not UNIT_BALL:
+        console.note(f"splat-esd export from={folder} puts the result back where it came from.")
     guidance = config.guidance
     method = guidance.name if guidance.lam is None else f"{guidance.name}, lambda {guidance.lam:g}"
     console.header(

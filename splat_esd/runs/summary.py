@@ -5,18 +5,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
-from splat_esd.errors import UsageError
+from splat_esd.config.schema import ImportConfig
+from splat_esd.config.yaml_file import read_yaml_file
 from splat_esd.export.page import (
     FRAMES_MAX,
     Frame,
     Result,
     thinned,
-    viewing_distance,
     with_final,
 )
-from splat_esd.formats.ply import read_ply, splat_file
+from splat_esd.formats.find import splat_file
+from splat_esd.formats.read import open_splats
 from splat_esd.runs.folder import RunFolder
 
 _POINTS_MAX = 200  # of a curve
@@ -49,30 +48,25 @@ def describe(splat: Path) -> Result:
     )
 
 
-def read_result(path: Path) -> tuple[Result, float]:
-    """Reads a run's folder, or a splat .ply, with its pictures where there are some.
+def read_result(path: Path, imported: ImportConfig | None = None) -> Result:
+    """Reads a run's folder, or a splat file, with its pictures where there are some.
 
-    Returns:
-        The result, and from where all of it is seen.
     Raises:
         UsageError: If there are no splats in it.
     """
     splat = splat_file(path)
-    gaussians = read_ply(splat)
+    gaussians = open_splats(splat, imported)
     names = {"turntable": "turntable.webp", "sheet": "sheet.png"} if path.is_dir() else {}
     pictures = {name: path / file for name, file in names.items() if (path / file).is_file()}
-    result = replace(with_final(describe(splat), gaussians), pictures=pictures)
-    return result, viewing_distance(gaussians)
+    return replace(with_final(describe(splat), gaussians), pictures=pictures)
 
 
 def _settings(path: Path) -> dict:
     # Not the strict loader: a page of an older run must not fail for a key that is new.
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = read_yaml_file(path)
     except FileNotFoundError:
         return {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not readable as YAML.") from error
     return data if isinstance(data, dict) else {}
 
 

@@ -1,0 +1,72 @@
+"""What a person is told around a run: it is there already, how good it is, what to open."""
+
+import os
+import sys
+import webbrowser
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from splat_esd import console
+from splat_esd.config.load import Config
+from splat_esd.metrics.evaluate import evaluate_run
+from splat_esd.runs.folder import finished_run
+
+_PAGE = "viewer.html"
+
+
+def already_made(config: Config) -> bool:
+    """Tells of a finished run of the very same settings, if there is one."""
+    if config.resume is not None or config.seed is None:
+        return False
+    folder = finished_run(config)
+    if folder is None:
+        return False
+    console.note(
+        f"this was made before, bit for bit: {folder}. For another one: seed=null, or a seed other "
+        f"than {config.seed}."
+    )
+    _tell_what_to_open(folder)
+    return True
+
+
+def tell_outcome(folder: Path, config: Config) -> None:
+    """Judges a run of the zoo, and names the one file to open."""
+    if config.prior.name == "zoo":
+        with console.busy("judging"):
+            report = evaluate_run(folder)
+        console.note(verdict(report))
+    _tell_what_to_open(folder)
+
+
+def verdict(report: Mapping[str, Any]) -> str:
+    """Says what `evaluate` found in a sentence: faces, mirrored, what was asked for."""
+    janus, right = report["janus"], report["right"]
+    count = janus["faces"]
+    said = f"{count} face{'s' * (count != 1)}"
+    if count == 0 and janus["free"]:
+        said = "alike from all sides"
+    elif count == 1:
+        said = "one face" if janus["free"] else f"one face, but over {janus['arc']:.0f} degrees"
+    if janus["mirrored"] and count:
+        said += ", mirrored (the body stands backwards)"
+    names = {"accessory": "what it wears", "accessory_color": "the colour of what it wears"}
+    names["color"] = "colour"
+    wrong = [names.get(name) or name for name, fine in right.items() if not fine]
+    matches = f"not as asked: {', '.join(wrong)}" if wrong else "as asked"
+    return f"the judge sees: {said}; {matches}. (Another try: seed=null.)"
+
+
+def open_in_browser(url: str) -> bool:
+    """Opens a page in the browser of this desktop; returns whether that was possible."""
+    desktop = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if sys.platform.startswith("linux") and not desktop:
+        return False  # a browser for terminals would take this one
+    return webbrowser.open(url)
+
+
+def _tell_what_to_open(folder: Path) -> None:
+    page = folder / _PAGE
+    if page.is_file():
+        console.note("open in a browser:")
+        console.command(str(page))
