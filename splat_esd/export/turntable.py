@@ -42,8 +42,12 @@ def write_sheet(
     images: UInt8[Tensor, "T H W C"] | UInt8[np.ndarray, "T H W C"],
     path: Path | str,
     labels: list[str],
+    *,
+    columns: int,
+    title: str = "",
 ) -> Path:
-    """Writes one picture of all views in a grid, each with its label below.
+    """Writes one picture of all views in a grid, each with its label below, and a title at its foot
+    in small print.
 
     Views with a fourth channel, alpha, make a transparent picture.
 
@@ -51,6 +55,7 @@ def write_sheet(
         images: The views, filled in row by row.
         path: Of the PNG.
         labels: One line per view; long ones push the views apart.
+        columns: Views in a row.
     Raises:
         ValueError: If there are no views, or not one label per view.
     """
@@ -64,17 +69,22 @@ def write_sheet(
         )
     font = ImageFont.load_default(size=13)
     count, height, width = images.shape[:3]
-    columns = math.ceil(math.sqrt(count))
+    columns = min(columns, count)
     across = max(width, *(math.ceil(font.getlength(label)) + 8 for label in labels))
     down = height + _LABEL_HEIGHT
     mode, ground = ("RGBA", (255, 255, 255, 0)) if images.shape[3] == 4 else ("RGB", "white")
-    sheet = Image.new(mode, (columns * across, math.ceil(count / columns) * down), ground)
+    tall = math.ceil(count / columns) * down
+    foot = _LABEL_HEIGHT if title else 0
+    sheet = Image.new(mode, (columns * across, tall + foot), ground)
     draw = ImageDraw.Draw(sheet)
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
         left, top = i % columns * across, i // columns * down
         sheet.paste(Image.fromarray(image), (left + (across - width) // 2, top))
         middle = (left + across / 2, top + height + _LABEL_HEIGHT / 2)
         draw.text(middle, label, fill="black", font=font, anchor="mm")
+    if title:
+        middle = (columns * across / 2, tall + foot / 2)
+        draw.text(middle, title, fill="#555", font=font, anchor="mm")
     with replacing(path) as part:
         sheet.save(part, format="PNG")
     return Path(path)

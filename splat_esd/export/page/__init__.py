@@ -12,16 +12,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from splat_esd.export.images import DISTANCE, portrait_frame
 from splat_esd.formats.atomic import replacing
+from splat_esd.formats.frame import UNIT_BALL, viewing_frame
+from splat_esd.formats.frame import Frame as Ball
 from splat_esd.formats.spz import pack_spz
 from splat_esd.gaussians import Gaussians
 
 FRAMES_MAX = 24  # of a timeline
 RESULTS_MAX = 12  # more canvases than this no browser draws at once
 _MIME = {".png": "image/png", ".webp": "image/webp"}
-_DISTANCE = 2.8  # a ball of radius 1 just fits at 45 degrees: 1 / sin(22.5 deg) = 2.61
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class Result:
         curves: What was measured on the way: name to (step, value), two points or more.
         scores: What was measured at the end: name and value.
         pictures: Name to a .png or .webp.
+        files: Names of the files that lie beside the page.
+        ball: What the camera looks at.
     """
 
     title: str
@@ -54,19 +56,25 @@ class Result:
     curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
     scores: Mapping[str, str] = field(default_factory=dict)
     pictures: Mapping[str, Path] = field(default_factory=dict)
+    files: Sequence[str] = ()
+    ball: Ball = UNIT_BALL
 
 
 def with_final(about: Result, gaussians: Gaussians) -> Result:
-    """Ends a result's timeline with its final splats.
+    """Ends a result's timeline with its final splats, and looks at these; those without a timeline
+    fill the unit ball.
 
     Raises:
         ValueError: If there are no splats or a value is not finite.
     """
     last = max((points[-1][0] for points in about.curves.values()), default=None)
-    earlier = [frame for frame in about.frames if last is None or frame.step < last]
+    earlier = [f for f in about.frames if last is None or f.step is None or f.step < last]
     label = "the splats" if last is None else f"step {last}"
-    final = Frame(label, pack_spz(gaussians, "the page"), last)
-    return replace(about, frames=[*thinned(earlier, FRAMES_MAX), final])
+    # The timeline is stored as it was trained, and the last step must not jump.
+    placed = (UNIT_BALL if about.frames else viewing_frame(gaussians)).place(gaussians)
+    final = Frame(label, pack_spz(placed, "the page"), last)
+    frames = [*thinned(earlier, FRAMES_MAX), final]
+    return replace(about, frames=frames, ball=portrait_frame(placed))
 
 
 def thinned(items: Sequence[Any], most: int) -> list[Any]:
@@ -76,27 +84,18 @@ def thinned(items: Sequence[Any], most: int) -> list[Any]:
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
-def viewing_distance(gaussians: Gaussians) -> float:
-    """Returns where all but the farthest hundredth of the splats are in view."""
-    reach = torch.quantile(gaussians.means.detach().norm(dim=1)[:1_000_000], 0.99).item()
-    return _DISTANCE * max(1.0, reach)
-
-
-def write_page(
-    results: Sequence[Result], path: Path | str, *, title: str, distance: float = _DISTANCE
-) -> Path:
+def write_page(results: Sequence[Result], path: Path | str, *, title: str) -> Path:
     """Writes the page, all at once or not at all.
 
     Arguments:
         results: Side by side, seen by one camera, trained along one timeline.
-        distance: Of the camera, to begin with.
     Raises:
         ValueError: If there are no results, or more than a browser can draw.
         EnvironmentProblem: If the disk does not take the file.
     """
     if not 1 <= len(results) <= RESULTS_MAX:
         raise ValueError(f"a page shows 1 to {RESULTS_MAX} results, got {len(results)}.")
-    told = {"results": [_told(result) for result in results], "distance": distance}
+    told = {"results": [_told(result) for result in results], "distance": DISTANCE}
     here = Path(__file__).parent
     parts = {
         "title": html.escape(title),
@@ -120,6 +119,9 @@ def _told(result: Result) -> dict[str, object]:
         "title": result.title,
         "facts": dict(result.facts),
         "settings": result.settings,
+        "files": list(result.files),
+        # The page's axes: y is up, the front faces +z.
+        "frame": {"center": result.ball.center[[1, 2, 0]].tolist(), "radius": result.ball.radius},
         "scores": dict(result.scores),
         "curves": {name: list(points) for name, points in result.curves.items()},
         "frames": [

@@ -69,6 +69,8 @@ uniform mat3 rotation;   // world to camera: x right, y down, z forward
 uniform vec3 eye;
 uniform vec2 size;       // pixels
 uniform float focal;     // pixels
+uniform int mode;        // colour, depth, alpha, centres
+uniform vec2 depths;     // of what is brightest and darkest, in mode depth
 in uint index;
 out vec2 offset;
 flat out vec3 conic;
@@ -112,11 +114,18 @@ void main() {
   vec2 corner = vec2(gl_VertexID & 1, gl_VertexID >> 1) * 2.0 - 1.0;
   offset = corner * (extent * sqrt(vec2(xx, yy)) + 1.0);
   conic = vec3(yy, -xy, xx) / (xx * yy - xy * xy);
+  if (mode == 3) {  // dots of one size
+    float dot_size = max(size.y / 500.0, 1.0);
+    offset = 3.0 * dot_size * corner;
+    conic = vec3(1.0, 0.0, 1.0) / (dot_size * dot_size);
+  }
   int packed = int(c.z);
   vec3 dc = vec3(packed & 255, (packed >> 8) & 255, packed >> 16) / 255.0;
   vec3 color = 0.5 + ${C0} * (dc - 0.5) / 0.15;
   if (degree > 0) color += directed(normalize(a.xyz - eye));
-  rgba = vec4(max(color, 0.0), a.w);
+  if (mode == 1) color = vec3(1.0 - 0.85 * clamp((p.z - depths.x) / (depths.y - depths.x), 0.0, 1.0));
+  if (mode == 2) color = vec3(1.0);
+  rgba = vec4(max(color, 0.0), mode == 3 ? 0.999 : a.w);
   vec2 pixel = focal * p.xy / p.z + offset;
   gl_Position = vec4(2.0 * pixel.x / size.x, -2.0 * pixel.y / size.y, 0.0, 1.0);
 }`;
@@ -208,7 +217,7 @@ class Panel {
   }
 
   // The camera stands at `eye` and sees along the third row of `rotation`; fovy in radians.
-  draw({ eye, rotation, fovy }) {
+  draw({ eye, rotation, fovy, mode, depths }) {
     const { gl, canvas, splats } = this;
     const sharp = window.devicePixelRatio || 1;
     canvas.width = Math.max(1, Math.round(canvas.clientWidth * sharp));
@@ -226,7 +235,9 @@ class Panel {
     gl.uniformMatrix3fv(this.place("rotation"), true, rotation);
     gl.uniform3fv(this.place("eye"), eye);
     gl.uniform2f(this.place("size"), canvas.width, canvas.height);
-    gl.uniform1f(this.place("focal"), canvas.height / 2 / Math.tan(fovy / 2));
+    gl.uniform1f(this.place("focal"), Math.min(canvas.height, canvas.width) / 2 / Math.tan(fovy / 2));
+    gl.uniform1i(this.place("mode"), mode);
+    gl.uniform2fv(this.place("depths"), depths);
     gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, splats.count);
   }
 }
