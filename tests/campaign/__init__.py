@@ -1,0 +1,1 @@
+"""The campaign against losing runs and crashing: `python -m tests.campaign`."""
