@@ -1,16 +1,31 @@
 """Text to 3D Gaussian splats by entropic score distillation.
 
-`Gaussians` and `Cameras` are reachable from here; `splat_esd.rasterize` is the subpackage whose
-function of the same name draws the first as seen by the second.
+`generate` makes an `Asset` and `load` reads one. `Gaussians` and `Cameras` are reachable from here;
+`splat_esd.rasterize` is the subpackage whose function of the same name draws the first as seen by
+the second.
 """
 
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_HOMES = {"Gaussians": "splat_esd.gaussians", "Cameras": "splat_esd.cameras"}
+if TYPE_CHECKING:
+    from splat_esd.asset import Asset as Asset
+    from splat_esd.asset import generate as generate
+    from splat_esd.asset import load as load
+    from splat_esd.cameras import Cameras as Cameras
+    from splat_esd.gaussians import Gaussians as Gaussians
+    from splat_esd.rasterize import rasterize as rasterize
 
-__all__ = ["Cameras", "Gaussians", "rasterize"]
+_HOMES = {
+    "Asset": "splat_esd.asset",
+    "Cameras": "splat_esd.cameras",
+    "Gaussians": "splat_esd.gaussians",
+    "generate": "splat_esd.asset",
+    "load": "splat_esd.asset",
+}
+
+__all__ = ["Asset", "Cameras", "Gaussians", "generate", "load", "rasterize"]
 
 
 def __getattr__(name: str) -> Any:

@@ -53,7 +53,7 @@ class Density:
         config: DensityConfig,
         steps: int,
         gaussians: Gaussians,
-        optimizers: dict[str, torch.optim.Adam],
+        optimizers: dict[str, torch.optim.Optimizer],
     ):
         self.config, self.gaussians, self.optimizers = config, gaussians, optimizers
         self.first, self.last = round(config.start * steps), round(config.stop * steps)

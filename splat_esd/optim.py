@@ -5,12 +5,12 @@ import torch
 from splat_esd.gaussians import Gaussians
 
 
-def make_optimizers(gaussians: Gaussians) -> dict[str, torch.optim.Adam]:
+def make_optimizers(gaussians: Gaussians) -> dict[str, torch.optim.Optimizer]:
     """Turns the Gaussians' fields into parameters in place and gives each an Adam of its own.
 
     One optimiser a parameter is what gsplat's strategies expect when they add and drop rows.
     """
-    optimizers = {}
+    optimizers: dict[str, torch.optim.Optimizer] = {}
     for name, value in gaussians.parameters().items():
         parameter = torch.nn.Parameter(value.detach().clone())
         setattr(gaussians, name, parameter)
@@ -26,7 +26,7 @@ def learning_rate(start: float, end: float, progress: float) -> float:
 
 
 def set_learning_rates(
-    optimizers: dict[str, torch.optim.Adam],
+    optimizers: dict[str, torch.optim.Optimizer],
     rates: dict[str, tuple[float, float]],
     progress: float,
 ) -> None:

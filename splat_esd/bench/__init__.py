@@ -1,1 +1,1 @@
-"""`splat-esd bench`: how fast this machine draws, by measurements anybody can repeat."""
+"""`splat-esd bench`: repeatable measurements of the rasteriser and of mesh quality."""

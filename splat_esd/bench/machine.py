@@ -1,4 +1,4 @@
-"""The machine that figures belong to: what it is, whether it is idle, and how to keep it busy."""
+"""The machine a figure was measured on: its processor, its load, and an artificial load."""
 
 import os
 import platform
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from splat_esd.rasterize import cpu
 
@@ -22,8 +23,8 @@ while os.getppid() == int(sys.argv[1]):
 """
 
 
-def describe() -> dict[str, object]:
-    """Names processor, instruction set and cores, and tells the load average."""
+def describe() -> dict[str, Any]:
+    """Returns processor, instruction set, number of cores and load average."""
     return {
         "cpu": _model(),
         "instruction_set": cpu.instruction_set(),
@@ -40,20 +41,21 @@ def cores() -> int:
 
 
 def is_busy(load: float | None) -> bool:
-    """Tells whether so many others compute that times mean little."""
+    """Returns whether the load is too high for wall-clock times to be meaningful."""
     return load is not None and load > _IDLE * cores()
 
 
 @contextmanager
 def spinning(count: int) -> Iterator[None]:
-    """Keeps so many processes busy with nothing, until the block ends."""
+    """Runs that many busy processes until the block ends."""
     command = [sys.executable, "-c", _SPIN, str(os.getpid())]
-    spinners = []
+    spinners: list[subprocess.Popen] = []
     try:
         for _ in range(count):
             spinners.append(subprocess.Popen(command, stdout=subprocess.PIPE))
         for spinner in spinners:
-            spinner.stdout.readline()  # now it spins
+            if spinner.stdout is not None:
+                spinner.stdout.readline()  # now it spins
         yield
     finally:
         for spinner in spinners:

@@ -1,4 +1,4 @@
-"""How far the process grows while a scene is drawn, measured in a process of its own."""
+"""The memory that rendering a scene takes, measured in a process of its own."""
 
 import ctypes
 import gc
@@ -15,7 +15,7 @@ from splat_esd.bench.scenes import Scene
 
 
 def memory_growth(scene: Scene, *, threads: int) -> int | None:
-    """Returns by how many bytes forward and backward together raise the resident set.
+    """Returns the growth of the resident set during forward and backward, in bytes.
 
     Its peak during the call less what it was before the call: pictures, gradients and all that is
     kept between the passes. None where the system does not tell.
@@ -41,14 +41,14 @@ def _growth_here(scene: Scene, threads: int) -> int:
 
 
 def _return_what_was_freed() -> None:
-    """Leaves the allocator, where it is glibc's, no room that would hide growth."""
+    """Makes glibc's allocator return freed memory, so that reuse does not hide growth."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
 def _peak_from_now() -> tuple[Callable[[], int], int]:
-    """Returns how to read the peak since now, and where it stands."""
+    """Returns a function that reads the peak from now on, and its present value."""
     try:
         Path("/proc/self/clear_refs").write_text("5")  # the peak forgets the past
         return lambda: _status("VmHWM"), _status("VmRSS")

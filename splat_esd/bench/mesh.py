@@ -1,8 +1,7 @@
-"""`splat-esd bench mesh`: how like their splats meshes are, and what making them costs."""
+"""`splat-esd bench mesh`: fidelity of meshes to their splats, and the cost of making them."""
 
 import json
 import resource
-import shlex
 import signal
 import sys
 import tempfile
@@ -14,14 +13,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from splat_esd import console
 from splat_esd.bench import machine
-from splat_esd.config.overrides import assign, split_overrides
-from splat_esd.config.schema import Count, MeshConfig, UserPath
-from splat_esd.config.validation import validate
-from splat_esd.formats.ply import SPLAT, splat_file
+from splat_esd.config.commands import BenchMeshArguments, command_line
+from splat_esd.formats.find import splat_file
+from splat_esd.formats.ply import SPLAT
 
 TOYS = ("corgi", "robot", "teapot")  # with a known surface: round, angular, with a hole
 COLUMNS = (
@@ -32,31 +28,13 @@ COLUMNS = (
 Row = dict[str, Any]
 
 
-class MeshBench(BaseModel):
-    """What `splat-esd bench mesh` was asked for.
-
-    Arguments:
-        threads: That torch may use; xatlas takes what it finds.
-        toys: Whether the toys whose true surface is known are measured too.
-        mesh: How the meshes are made.
-        out: The JSON that everything is written to.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    threads: Count = 1
-    toys: bool = True
-    mesh: MeshConfig = MeshConfig()
-    out: UserPath | None = None
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Makes a mesh of every splat named, each in a process of its own, and prints a table.
+def main(asked: BenchMeshArguments) -> None:
+    """Makes a mesh of each splat in a process of its own, and prints a table.
 
     Raises:
-        UsageError: If an argument is wrong, or a splat cannot be read.
+        UsageError: If a splat is not there, or cannot be read.
     """
-    splats, asked = read(arguments)
+    splats = [splat_file(source) for source in asked.splats]
     here = machine.describe()
     if machine.is_busy(here["load_average"]):
         console.warn("this machine is busy: seconds will be too many; CPU seconds are right.")
@@ -69,7 +47,7 @@ def main(arguments: Sequence[str]) -> None:
     console.table("meshes", COLUMNS, lines(rows))
     if asked.out is not None:
         found = {
-            "command": shlex.join(["splat-esd", "bench", "mesh", *arguments]),
+            "command": command_line("bench mesh", asked),
             "version": version("splat-esd"),
             "machine": here,
             "settings": asked.mesh.model_dump(),
@@ -79,22 +57,8 @@ def main(arguments: Sequence[str]) -> None:
         console.note(f"all figures are in {asked.out}.")
 
 
-def read(arguments: Sequence[str]) -> tuple[list[Path], MeshBench]:
-    """Returns the splats to be measured, and how.
-
-    Raises:
-        UsageError: If a key or a value is wrong, or a splat is not there.
-    """
-    splats = [splat_file(a) for a in arguments if "=" not in a and not a.startswith("-")]
-    groups, values = split_overrides([a for a in arguments if "=" in a or a.startswith("-")])
-    data: dict[str, Any] = dict(groups)
-    for key, value in values.items():
-        assign(data, key, value)
-    return splats, validate(MeshBench, data)
-
-
 def lines(rows: Sequence[Row]) -> list[list[str]]:
-    """Writes one line for each splat."""
+    """Returns one table row per splat."""
     return [
         [
             row["splat"],
@@ -122,24 +86,24 @@ def _name(path: Path) -> str:
     return path.stem
 
 
-def _apart(path: Path | None, name: str, asked: MeshBench) -> Row:
+def _apart(path: Path | None, name: str, asked: BenchMeshArguments) -> Row:
     # A process of its own, whose memory starts at nothing. Ctrl-C is for the parent to answer.
     deaf = (signal.signal, (signal.SIGINT, signal.SIG_IGN))
     with ProcessPoolExecutor(1, get_context("spawn"), *deaf) as pool:
         return pool.submit(_measure, path, name, asked).result()
 
 
-def _measure(path: Path | None, name: str, asked: MeshBench) -> Row:
+def _measure(path: Path | None, name: str, asked: BenchMeshArguments) -> Row:
     import torch
 
     from splat_esd.bench.reference_shapes import as_splat, distance_to_toy
-    from splat_esd.formats.ply import read_ply
+    from splat_esd.formats.read import open_splats
     from splat_esd.mesh.textured import make_mesh, write_glb
 
     torch.set_num_threads(asked.threads)
-    toy = as_splat(name) if path is None else None
+    source = as_splat(name) if path is None else path
     begun, computed = time.perf_counter(), time.process_time()
-    gaussians = read_ply(path) if toy is None else toy
+    gaussians = open_splats(source) if isinstance(source, Path) else source
     mesh = make_mesh(gaussians, asked.mesh)
     with tempfile.TemporaryDirectory() as folder:
         size = write_glb(mesh, Path(folder) / "mesh.glb").stat().st_size
@@ -152,7 +116,7 @@ def _measure(path: Path | None, name: str, asked: MeshBench) -> Row:
         "glb_bytes": size,
         **mesh.facts,
     }
-    if toy is not None:
+    if path is None:
         row |= distance_to_toy(name, mesh.surface.points, mesh.surface.triangles)
     return row
 

@@ -1,4 +1,4 @@
-"""How much there is to do: the couples of a pixel and a Gaussian that a picture is made of.
+"""The number of (pixel, Gaussian) pairs that an image blends: the work of the rasteriser.
 
 Counted in PyTorch, tile by tile and in float64; the kernels are not asked.
 """

@@ -1,11 +1,11 @@
-"""How much is measured: everything, or as little as shows that it runs."""
+"""The two sizes of the benchmark: full, and a quick one that only shows that it runs."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which scenes are drawn, and how often.
+    """The scenes that are rendered, and the number of runs.
 
     Arguments:
         table: Gaussians and pixels of the scenes, each drawn with every opacity.

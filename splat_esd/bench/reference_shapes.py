@@ -22,7 +22,7 @@ Points = Float[ndarray, "N 3"]
 
 
 def as_splat(name: str, count: int = SPLATS) -> Gaussians:
-    """Covers a toy with small flat Gaussians in its colours, seeded."""
+    """Returns a toy as small flat Gaussians on its surface, from a fixed seed."""
     from scipy.spatial import KDTree
 
     arrays = surface(build(Composition(name)), count, np.random.default_rng(0))
@@ -44,7 +44,7 @@ def as_splat(name: str, count: int = SPLATS) -> Gaussians:
 
 
 def distance_to_toy(name: str, points: Points, triangles: Int[ndarray, "F 3"]) -> dict[str, float]:
-    """Measures the mean distance from mesh to toy, from toy to mesh, and their mean (Chamfer).
+    """Returns the mean distances mesh to toy and toy to mesh, and their mean (Chamfer).
 
     All as shares of the toy's longest side; between points, so that about 0.2 % are left even
     where the two surfaces are one.

@@ -1,4 +1,4 @@
-"""Figures as tables to read; the same rows stand in kernels/README.md."""
+"""The measured figures as table rows; kernels/README.md shows the same rows."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ BUSY = ("threads", "busy processes", "alone ms", "beside them ms", "slower", "fa
 
 
 def table_lines(rows: Figures) -> Lines:
-    """Writes one line for each scene and opacity."""
+    """Returns one row per scene and opacity."""
     return [
         [
             _scene(row),
@@ -37,7 +37,7 @@ def table_lines(rows: Figures) -> Lines:
 
 
 def costs_lines(rows: Figures) -> Lines:
-    """Writes one line for each comparison."""
+    """Returns one row per comparison."""
     return [
         [
             row["what"],
@@ -52,7 +52,7 @@ def costs_lines(rows: Figures) -> Lines:
 
 
 def curve_lines(rows: Figures) -> Lines:
-    """Writes one line for each number of Gaussians."""
+    """Returns one row per number of Gaussians."""
     return [
         [
             _scene(row),
@@ -67,7 +67,7 @@ def curve_lines(rows: Figures) -> Lines:
 
 
 def busy_lines(rows: Figures) -> Lines:
-    """Writes one line for each number of threads."""
+    """Returns one row per number of threads."""
     return [
         [
             str(row["threads"]),

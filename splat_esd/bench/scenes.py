@@ -1,4 +1,4 @@
-"""The scenes that are timed: seeded balls of Gaussians, and the two calls made on each."""
+"""The scenes that are timed: balls of random Gaussians, and the two calls on each."""
 
 import math
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Scene:
-    """A ball full of Gaussians, seen from around it.
+    """A ball of Gaussians and cameras around it.
 
     Arguments:
         count: Gaussians, N.
@@ -41,7 +41,7 @@ class Scene:
         return f"{short(self.count)} @ {self.size}"
 
     def build(self) -> "Stage":
-        """Draws the Gaussians, the same for the same scene."""
+        """Samples the Gaussians of a scene; the same scene gives the same ones."""
         g = torch.Generator().manual_seed(SEED)
 
         def between(bounds: tuple[float, float], *shape: int) -> Tensor:
@@ -84,12 +84,12 @@ class Stage:
     v_rgb: Float[Tensor, "B H W 3"]
 
     def forward(self, *, backend: str = "cpu") -> Float[Tensor, "B H W 3"]:
-        """Draws, and remembers nothing."""
+        """Renders without a graph."""
         with torch.no_grad():
             return self._draw(backend, False)
 
     def forward_backward(self, *, backend: str = "cpu", absgrad: bool = False) -> list[Tensor]:
-        """Draws, and returns the gradients of all five tensors and the background."""
+        """Renders and returns the gradients of all five tensors and of the background."""
         inputs = [*self.gaussians.parameters().values(), self.background]
         return list(torch.autograd.grad(self._draw(backend, absgrad), inputs, self.v_rgb))
 
@@ -105,7 +105,7 @@ class Stage:
 
 
 def short(count: int) -> str:
-    """Writes 2000 as 2k and 1000000 as 1M."""
+    """Returns 2000 as 2k and 1000000 as 1M."""
     for unit, name in ((1_000_000, "M"), (1000, "k")):
         if count >= unit:
             return f"{count / unit:g}{name}"

@@ -57,7 +57,7 @@ def measure_table(plan: Plan, threads: int) -> list[Row]:
 
 
 def measure_costs(plan: Plan, threads: int) -> list[Row]:
-    """Times one scene with and without each of what may be asked for, side by side."""
+    """Times one scene with and without each option, alternating."""
     n, size = plan.cost
     stage = Scene(n, size).build()
     plain = _jobs(stage, threads)
@@ -85,7 +85,7 @@ def measure_costs(plan: Plan, threads: int) -> list[Row]:
 
 
 def measure_curve(plan: Plan, threads: int) -> list[Row]:
-    """Times scenes of ever more Gaussians in pictures of one size."""
+    """Times scenes of growing numbers of Gaussians at one image size."""
     scenes = [Scene(count, plan.curve_size) for count in plan.curve]
     jobs: dict[object, Job] = {}
     for scene in scenes:
@@ -160,7 +160,7 @@ def _figures(timing: Timing, pairs: int, bound: float, name: str) -> Row:
 
 
 def _reference(took: Mapping[object, Timing], scene: Scene) -> Row | None:
-    """Returns the times of the PyTorch reference, and how many times ours they are."""
+    """Returns the times of the PyTorch reference, and their ratio to the kernels' times."""
     if (scene, "reference", "forward") not in took:
         return None
     figures: Row = {}

@@ -1,4 +1,4 @@
-"""Times several things in turns, so that a machine that slows down slows all of them alike."""
+"""Times several functions in turn, so that a slowdown of the machine affects all alike."""
 
 import statistics
 import time
@@ -15,7 +15,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class Job:
-    """Something to time.
+    """A function to time.
 
     Arguments:
         call: What is done.
@@ -33,7 +33,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Timing:
-    """What the runs of a job took, in seconds: the middle half lies between the quartiles."""
+    """Median and quartiles of a job's run times, in seconds."""
 
     median: float
     quartiles: tuple[float, float]
@@ -41,7 +41,7 @@ class Timing:
     runs: int
 
     def in_ms(self) -> dict[str, object]:
-        """Returns the figures to be stored."""
+        """Returns the figures in milliseconds, as they are stored."""
         return {
             "ms": 1e3 * self.median,
             "quartiles_ms": [1e3 * quartile for quartile in self.quartiles],
@@ -50,7 +50,7 @@ class Timing:
 
 
 def alternate(jobs: Mapping[Key, Job], rounds: int) -> dict[Key, Timing]:
-    """Times every job once a round; each time it first runs unwatched, to fill the caches."""
+    """Times every job once per round, each time after one untimed run that fills the caches."""
     seconds: dict[Key, list[float]] = {key: [] for key in jobs}
     threads = torch.get_num_threads()
     try:
@@ -66,7 +66,7 @@ def alternate(jobs: Mapping[Key, Job], rounds: int) -> dict[Key, Timing]:
 
 
 def summarise(seconds: list[float]) -> Timing:
-    """Sums up the runs of a job."""
+    """Returns median and quartiles of a job's runs."""
     low, median, high = statistics.quantiles(seconds * 2 if len(seconds) == 1 else seconds)
     return Timing(median, (low, high), statistics.fmean(seconds), len(seconds))
 

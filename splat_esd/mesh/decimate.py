@@ -1,5 +1,7 @@
 """Fewer triangles, and still one closed surface."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
@@ -26,8 +28,9 @@ def decimate(points: Points, triangles: Triangles, *, faces: int, watertight: bo
     if len(triangles) <= faces:
         return (points, triangles) if not watertight or is_closed(points, triangles) else None
     for effort in _GREEDY:
+        single: Any = points.astype(np.float32)  # which is taken, though hints say double
         fewer = fast_simplification.simplify(
-            points.astype(np.float32), triangles.astype(np.int32), target_count=faces, agg=effort
+            single, triangles.astype(np.int32), target_count=faces, agg=effort
         )
         fewer = fewer[0].astype(np.float64), fewer[1].astype(np.int64)
         if not watertight:

@@ -9,7 +9,7 @@ from numpy import ndarray
 
 from splat_esd.cameras import Cameras, orbit_cameras
 from splat_esd.mesh.atlas import Unwrapped
-from splat_esd.mesh.raycast import cast
+from splat_esd.mesh.raycast import rasterize_mesh
 from splat_esd.mesh.texture import sample, sample_points
 from splat_esd.mesh.views import DISTANCE, FOVY, Views
 
@@ -70,7 +70,7 @@ def draw(
     """Draws the mesh over white as camera i sees it: its texture alone, no lights."""
     height, width = cameras.height, cameras.width
     viewmat, K = cameras.viewmats[i].double().numpy(), cameras.Ks[i].double().numpy()
-    hits = cast(
+    hits = rasterize_mesh(
         mesh.points,
         mesh.triangles,
         viewmat,

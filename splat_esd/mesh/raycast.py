@@ -26,7 +26,7 @@ class Hits:
     depth: Float[ndarray, " P"]
 
 
-def cast(
+def rasterize_mesh(
     vertices: Float[ndarray, "V 3"],
     faces: Int[ndarray, "F 3"],
     viewmat: Float[ndarray, "4 4"],

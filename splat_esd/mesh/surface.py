@@ -10,7 +10,7 @@ from torch import Tensor
 
 from splat_esd.cameras import Cameras
 from splat_esd.errors import UsageError
-from splat_esd.mesh.raycast import cast
+from splat_esd.mesh.raycast import rasterize_mesh
 from splat_esd.mesh.views import Views
 
 VIEWS, VIEW_SIZE = 60, 256
@@ -70,7 +70,7 @@ def extract(
     return vertices, faces, {"level": level, "silhouette_agreement": agreement, "softness": soft}
 
 
-def glance(views: Views) -> Float[ndarray, "V 3"]:
+def coarse_points(views: Views) -> Float[ndarray, "V 3"]:
     """Returns points around the object: its surface at the least cautious level, roughly.
 
     Raises:
@@ -139,13 +139,15 @@ def clean(
     field = gaussian_filter(field, blur)
     for side in range(3):
         np.moveaxis(field, side, 0)[[0, -1]] = 1
-    pieces, _ = label(field < level)
+    pieces = np.empty(field.shape, np.int32)
+    label(field < level, output=pieces)
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
     keep = sizes >= max(_SMALLEST * sizes.max(), 1)
     inside = keep[pieces]
     field[(field < level) & ~inside] = 1
-    around, _ = label(~inside, generate_binary_structure(3, 3))
+    around = np.empty(field.shape, np.int32)
+    label(~inside, generate_binary_structure(3, 3), output=around)
     field[(around != around[0, 0, 0]) & ~inside] = -1
     # No corner on the surface itself: its cells would get triangles without area.
     off = field - level
@@ -181,7 +183,7 @@ def silhouette(
     viewmat, K = cameras.viewmats[i].double().numpy(), cameras.Ks[i].double().numpy()
     # The middle of a pixel of the small picture is that of pixel (1, 1) of two by two.
     K = np.array([[0.5, 0, -0.25], [0, 0.5, -0.25], [0, 0, 1]]) @ K
-    hits = cast(vertices, faces, viewmat, K, width=width, height=height)
+    hits = rasterize_mesh(vertices, faces, viewmat, K, width=width, height=height)
     mask = np.zeros(height * width)
     mask[hits.pixels] = 1
     return mask.reshape(height, width)
@@ -190,7 +192,7 @@ def silhouette(
 def _everywhere(views: Views) -> tuple[Grid, Float[ndarray, "I J K"]]:
     """Fuses the views on a coarse grid that holds the unit ball."""
     step = 2.1 / _COARSE
-    coarse = Grid(np.full(3, -1.05 - step), step, (_COARSE + 3,) * 3)
+    coarse = Grid(np.full(3, -1.05 - step), step, (_COARSE + 3, _COARSE + 3, _COARSE + 3))
     field = fuse(views, coarse, np.ones(coarse.shape, bool))
     if not (clean(field, _LEVELS[-1]) < _LEVELS[-1]).any():
         raise UsageError("there is nothing to make a mesh of: the splat is too thin to be seen.")
@@ -228,7 +230,8 @@ def _refine(
     low = np.array([span[0] - 2.0 for span in spans])
     high = np.array([span[-1] + 2.0 for span in spans])
     step = float((high - low).max()) / cells
-    shape = tuple(int(n) for n in np.ceil((high - low) / step).astype(int) + 1)
+    rows, columns, layers = (int(n) for n in np.ceil((high - low) / step).astype(int) + 1)
+    shape = (rows, columns, layers)
     fine = Grid(coarse.low + coarse.step * low, coarse.step * step, shape)
     near = binary_dilation(inside, iterations=2) & ~_eroded(inside)
     axes = [low[side] + step * np.arange(shape[side]) for side in range(3)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from splat_esd.gaussians import Gaussians
 from splat_esd.mesh.atlas import Unwrapped
-from splat_esd.mesh.raycast import Hits, cast
+from splat_esd.mesh.raycast import Hits, rasterize_mesh
 from splat_esd.mesh.views import Views
 
 VIEWS = 48
@@ -97,7 +98,8 @@ def near_colors(positions: Float[Tensor, "T 3"], gaussians: Gaussians) -> Float[
 
     count = min(_NEIGHBOURS, len(gaussians))
     tree = KDTree(gaussians.means.double().cpu().numpy())
-    distance, nearest = tree.query(positions.double().numpy(), k=[*range(1, count + 1)])
+    ranks: Any = [*range(1, count + 1)]
+    distance, nearest = tree.query(positions.double().numpy(), k=ranks)
     opacity = gaussians.opacities.double().cpu().numpy()[nearest]
     weights = opacity / np.maximum(distance, 1e-4) ** 2
     colors = gaussians.colors.double().cpu().numpy()[nearest]
@@ -109,8 +111,8 @@ def pad(image: Float[ndarray, "S S 3"], filled: Bool[ndarray, "S S"]) -> Float[n
     """Gives every empty texel the colour of the nearest one that is filled."""
     from scipy.ndimage import distance_transform_edt
 
-    rows, columns = distance_transform_edt(~filled, return_distances=False, return_indices=True)
-    return image[rows, columns]
+    nearest: Any = distance_transform_edt(~filled, return_distances=False, return_indices=True)
+    return image[nearest[0], nearest[1]]
 
 
 def sample(image: Float[ndarray, "S S 3"], uv: Float[ndarray, "P 2"]) -> Float[ndarray, "P 3"]:
@@ -195,7 +197,7 @@ def _look(mesh: Unwrapped, views: Views, i: int) -> Look:
 
     height, width = views.cameras.height, views.cameras.width
     viewmat, K = views.cameras.viewmats[i].double().numpy(), views.cameras.Ks[i].double().numpy()
-    hits = cast(mesh.points, mesh.triangles, viewmat, K, width=width, height=height)
+    hits = rasterize_mesh(mesh.points, mesh.triangles, viewmat, K, width=width, height=height)
     depth = np.full(height * width, 1e3, np.float32)
     depth[hits.pixels] = hits.depth
     depth = depth.reshape(height, width)
@@ -208,7 +210,9 @@ def _look(mesh: Unwrapped, views: Views, i: int) -> Look:
 def _texels(mesh: Unwrapped, size: int) -> Texels:
     """Finds which texels lie on a chart, by drawing the charts from above."""
     flat = np.concatenate([mesh.uv * size, np.ones((len(mesh.uv), 1))], axis=1)
-    hits = cast(flat, mesh.faces, np.eye(4), np.eye(3), width=size, height=size, back=True)
+    hits = rasterize_mesh(
+        flat, mesh.faces, np.eye(4), np.eye(3), width=size, height=size, back=True
+    )
     corners = mesh.faces[hits.faces]
     blend = hits.weights[..., None]
     normals = (mesh.normals[corners] * blend).sum(1)

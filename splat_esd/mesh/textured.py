@@ -1,7 +1,8 @@
 """A splat as a textured mesh: made, measured, and written as GLB, OBJ and STL. trimesh's door."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,24 +14,19 @@ from numpy import ndarray
 from splat_esd.config.schema import MeshConfig
 from splat_esd.errors import UsageError
 from splat_esd.formats.atomic import replacing
+from splat_esd.formats.frame import UNIT_BALL, Frame, frame_of_points, frame_of_splats, visible
 from splat_esd.gaussians import Gaussians
 from splat_esd.geometry import up_rotation
 from splat_esd.mesh import fidelity, surface, texture
 from splat_esd.mesh.atlas import Unwrapped, unwrap
 from splat_esd.mesh.decimate import decimate, is_closed
-from splat_esd.mesh.views import (
-    UNIT_BALL,
-    around,
-    frame_of_points,
-    frame_of_splats,
-    photograph,
-    visible,
-)
+from splat_esd.mesh.views import around, render_views
 
 POOR = 20.0  # decibels under which the mesh does not show what the splat shows
 _FIRST_LOOK = 128  # pixels, to find out where the object is
 _CELLS = 0.64  # per square root of a triangle: twice as many triangles as are kept in the end
 _COARSER = 0.8
+_AROUND = 3.0  # radii: what floats farther away is not part of the mesh
 _FEWEST_CELLS = 16
 
 
@@ -57,19 +53,20 @@ def make_mesh(gaussians: Gaussians, settings: MeshConfig) -> TexturedMesh:
     """
     seen = visible(gaussians.detach())
     frame = frame_of_splats(seen)
-    first = photograph(frame.place(seen), around(surface.VIEWS, size=_FIRST_LOOK))
-    frame = frame_of_points(frame.to_world(surface.glance(first)))
+    seen = frame.near(seen, _AROUND)
+    first = render_views(frame.place(seen), around(surface.VIEWS, size=_FIRST_LOOK))
+    frame = frame_of_points(frame.to_world(surface.coarse_points(first)))
     placed = frame.place(seen)
     points, triangles, found = _surface(placed, settings)
     mesh = unwrap(points, triangles, size=settings.texture)
-    views = photograph(placed, around(texture.VIEWS, size=texture.view_size(settings.texture)))
+    views = render_views(placed, around(texture.VIEWS, size=texture.view_size(settings.texture)))
     colors, share = texture.bake(mesh, placed, views, size=settings.texture, steps=settings.sharpen)
     image = (255 * colors).round().astype(np.uint8)
     world = replace(mesh, points=frame.to_world(mesh.points))
     # Our own splats are looked at from where all their pictures are taken.
     stage = UNIT_BALL if UNIT_BALL.holds(frame) else frame
     shown = replace(mesh, points=stage.from_world(world.points))
-    shots = photograph(stage.place(seen), fidelity.held_out())
+    shots = render_views(stage.place(seen), fidelity.held_out())
     likeness = fidelity.compare(shown, image / np.float32(255), shots)
     facts = {
         **likeness,
@@ -82,10 +79,17 @@ def make_mesh(gaussians: Gaussians, settings: MeshConfig) -> TexturedMesh:
 
 
 def write_meshes(
-    gaussians: Gaussians, folder: Path, settings: MeshConfig, formats: Sequence[str]
+    gaussians: Gaussians,
+    folder: Path,
+    settings: MeshConfig,
+    formats: Sequence[str],
+    *,
+    placement: Frame = UNIT_BALL,
 ) -> list[tuple[Path, str]]:
     """Makes a mesh and writes it in every format asked for, with what there is to say in mesh.json.
 
+    Arguments:
+        placement: Where the splats were before they were moved here; the mesh is put back there.
     Returns:
         Each file with what opens it.
     Raises:
@@ -93,6 +97,9 @@ def write_meshes(
         EnvironmentProblem: If the disk does not take a file.
     """
     mesh = make_mesh(gaussians, settings)
+    if placement is not UNIT_BALL:
+        points = placement.to_world(mesh.surface.points)
+        mesh = replace(mesh, surface=replace(mesh.surface, points=points))
     files = [
         (WRITERS[name][0](mesh, folder / f"mesh.{name}"), WRITERS[name][2]) for name in formats
     ]
@@ -104,13 +111,13 @@ def write_meshes(
     return [*files, (report, summary(mesh.facts))]
 
 
-def summary(facts: dict[str, object]) -> str:
-    """Says in one line how good a mesh is."""
+def summary(facts: Mapping[str, Any]) -> str:
+    """Says in one line how good a mesh is: PSNR against the splat, and the rest."""
     poor = "warning: little like the splat, " if facts["psnr"] < POOR else ""
     closed = "watertight" if facts["watertight"] else "not watertight"
     return (
-        f"{poor}{facts['psnr']:.1f} dB against the splat on {facts['views']} views; {closed}, "
-        f"pieces: {facts['components']}, faces: {facts['faces']}"
+        f"{poor}{facts['psnr']:.1f} dB on {facts['views']} views, {closed}, "
+        f"{facts['faces']} faces, pieces: {facts['components']}"
     )
 
 
@@ -151,9 +158,9 @@ def write_obj(mesh: TexturedMesh, path: Path) -> Path:
         return_texture=True,
         mtl_name=f"{path.stem}.mtl",
     )
-    for name, data in {**others, path.name: text.encode()}.items():
-        with replacing(path.with_name(name)) as part:
-            part.write_bytes(data)
+    with ExitStack() as together:  # none of the three takes its name before all are written
+        for name, data in {**others, path.name: text.encode()}.items():
+            together.enter_context(replacing(path.with_name(name))).write_bytes(data)
     return path
 
 
@@ -169,7 +176,7 @@ def write_stl(mesh: TexturedMesh, path: Path) -> Path:
 
 
 WRITERS = {
-    "glb": (write_glb, "y", "3D programs, game engines and browsers; the texture is inside"),
+    "glb": (write_glb, "y", "3D programs, game engines, browsers"),
     "obj": (write_obj, "y", "3D programs; with mesh.mtl and mesh.png"),
     "stl": (write_stl, "z", "programs for 3D printers; no colours"),
 }
@@ -179,7 +186,7 @@ def _surface(
     placed: Gaussians, settings: MeshConfig
 ) -> tuple[Float[ndarray, "P 3"], ndarray, dict[str, float | int]]:
     """Returns the surface in at most so many triangles, closed if that is asked for."""
-    views = photograph(placed, around(surface.VIEWS, size=surface.VIEW_SIZE))
+    views = render_views(placed, around(surface.VIEWS, size=surface.VIEW_SIZE))
     cells = max(_FEWEST_CELLS, round(_CELLS * settings.faces**0.5))
     while cells >= _FEWEST_CELLS:
         points, triangles, found = surface.extract(views, cells=cells)

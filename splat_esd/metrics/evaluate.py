@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -12,14 +12,15 @@ from torch import Tensor
 
 from splat_esd import console
 from splat_esd.cameras import Cameras, turntable
+from splat_esd.config.commands import EvaluateArguments
 from splat_esd.errors import UsageError
 from splat_esd.formats.atomic import write_text
-from splat_esd.formats.ply import read_ply
+from splat_esd.formats.read import open_splats
 from splat_esd.gaussians import Gaussians
 from splat_esd.metrics.fidelity import aligned_fidelity, ssim, true_views
 from splat_esd.metrics.inception import inception_scores
 from splat_esd.metrics.janus import AROUND
-from splat_esd.metrics.judged import faces, look, right, variety
+from splat_esd.metrics.judged import faces, judge_views, matches_prompt, variety
 from splat_esd.metrics.networks import classify, clip_score
 from splat_esd.rasterize import rasterize
 from splat_esd.runs.folder import RunFolder
@@ -36,23 +37,16 @@ MISSING = {
 _COLUMNS = "run free faces arc mirrored right IQ IV IV-IQ PSNR SSIM CLIP".split()
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(asked: EvaluateArguments) -> None:
     """Evaluates run folders: writes evaluation.json into each, and prints a table.
 
     Raises:
         UsageError: If no run is named, or a folder is none.
     """
-    keys = {"classifier": None, "clip": None}
-    folders = []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if equals and key in keys:
-            keys[key] = Path(value).expanduser()
-        else:
-            folders.append(Path(argument).expanduser())
-    if not folders:
+    if not asked.runs:
         raise UsageError("evaluate takes run folders; see splat-esd evaluate --help.")
-    reports = {str(folder): evaluate_run(folder, **keys) for folder in folders}
+    with_networks = {"classifier": asked.classifier, "clip": asked.clip}
+    reports = {str(folder): evaluate_run(folder, **with_networks) for folder in asked.runs}
     for line in dict.fromkeys(line for report in reports.values() for line in report["missing"]):
         console.note(f"missing: {line}.")
     console.table("Evaluation", _COLUMNS, [_row(*item) for item in reports.items()])
@@ -76,7 +70,7 @@ def evaluate_run(folder: Path, *, classifier: Path | None = None, clip: Path | N
         raise UsageError(f"{folder} is no run with an asset: it needs run.json and splat.ply.")
     composition = _composition(run)
     report = {"prompt": run["prompt"], "seed": run.get("seed"), "status": run.get("status")}
-    report |= evaluate(read_ply(RunFolder(folder).splat), composition)
+    report |= evaluate(open_splats(RunFolder(folder).splat), composition)
     rgb = report.pop("views")
     if classifier is not None:
         scores = _rounded(inception_scores(classify(classifier, rgb)))
@@ -103,7 +97,7 @@ def evaluate(gaussians: Gaussians, composition: Composition | None) -> dict:
     if composition is None:
         return known | dict.fromkeys(("janus", "right", "inception", "fidelity"))
     judge = _judge()
-    verdict = look(judge, rgb, alpha)
+    verdict = judge_views(judge, rgb, alpha)
     found = faces(judge, verdict, composition)
     return known | {
         "janus": {
@@ -114,7 +108,7 @@ def evaluate(gaussians: Gaussians, composition: Composition | None) -> dict:
             "front": found.front,
             "judged": found.judged,
         },
-        "right": right(verdict, composition, found.front),
+        "right": matches_prompt(verdict, composition, found.front),
         "inception": _rounded(variety(verdict)) | {"classifier": "zoo judge"},
         "fidelity": aligned_fidelity(views, true_views(composition, around())),
     }

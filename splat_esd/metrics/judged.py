@@ -14,13 +14,17 @@ _BESIDE = 1  # views on each side of the middle of the face that tell what is se
 _RESPECTS = ("object", "color", "accessory")
 
 
-def look(judge: Judge, rgb: Float[Tensor, "K S S 3"], alpha: Float[Tensor, "K S S 1"]) -> Verdict:
+def judge_views(
+    judge: Judge, rgb: Float[Tensor, "K S S 3"], alpha: Float[Tensor, "K S S 1"]
+) -> Verdict:
     """Judges premultiplied views before several greys and averages the probabilities."""
     verdicts = [judge((rgb + grey * (1 - alpha)).clamp(0, 1)) for grey in _GREYS]
-    heads = [
-        torch.stack([getattr(v, name) for v in verdicts]).mean(0) for name in (*CLASSES, "turn")
-    ]
-    return Verdict(*heads, *circular_mean(heads[-1]))
+    mean = {
+        name: torch.stack([getattr(v, name) for v in verdicts]).mean(0)
+        for name in (*CLASSES, "turn")
+    }
+    azimuth, sharpness = circular_mean(mean["turn"])
+    return Verdict(**mean, azimuth=azimuth, sharpness=sharpness)
 
 
 def faces(judge: Judge, verdict: Verdict, composition: Composition) -> Faces:
@@ -32,11 +36,11 @@ def faces(judge: Judge, verdict: Verdict, composition: Composition) -> Faces:
     )
 
 
-def right(verdict: Verdict, composition: Composition, front: int) -> dict[str, bool]:
+def matches_prompt(verdict: Verdict, composition: Composition, front: int) -> dict[str, bool]:
     """Tells in which respects the views around view `front` show what was asked for."""
     count = len(verdict.azimuth)
     views = [(front + k) % count for k in range(-_BESIDE, _BESIDE + 1)]
-    respects = list(_RESPECTS)
+    respects: list[str] = list(_RESPECTS)
     if composition.accessory_color is not None:
         respects.append("accessory_color")
     answers = {name: getattr(verdict, name)[views].mean(0).argmax().item() for name in respects}

@@ -40,7 +40,7 @@ def clip_score(folder: Path, images: Float[Tensor, "B S S 3"], prompt: str) -> f
     """
     from transformers import CLIPModel, CLIPTokenizer
 
-    network = _read(CLIPModel, folder, "clip")
+    network: Any = _read(CLIPModel, folder, "clip")
     tokenizer = _read(CLIPTokenizer, folder, "clip")
     length = network.config.text_config.max_position_embeddings
     tokens = tokenizer([prompt], truncation=True, max_length=length, return_tensors="pt")

@@ -1,1 +1,1 @@
-"""A study: prompts x methods x seeds, run wherever there is room, and one report at the end."""
+"""A study: prompts x methods x seeds on one machine or a cluster, and one report."""

@@ -1,6 +1,6 @@
 """The study's numbers as plots, for the report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from splat_esd.plots import COLORS, GREY, svg, tidy
@@ -10,8 +10,8 @@ from splat_esd.study.summary import METRICS
 SHOWN = ("information", "psnr", "clip")  # the means that get a plot, where there are any
 
 
-def by_method(methods: Sequence[dict[str, Any]]) -> str | None:
-    """Draws each method's rate and means with their intervals, as <svg>; None if there are none."""
+def by_method(methods: Sequence[Mapping[str, Any]]) -> str | None:
+    """Returns each method's rate and means with intervals, as <svg>; None without data."""
     panels = [("free of Janus, share of runs", [row["free"] for row in methods], "rate")]
     panels += [
         (
@@ -41,7 +41,7 @@ def by_method(methods: Sequence[dict[str, Any]]) -> str | None:
 
 
 def over_lambda(methods: Sequence[dict[str, Any]]) -> str | None:
-    """Draws the Janus-free rate against lambda, as <svg>; None without two lambdas."""
+    """Returns a plot of the Janus-free rate against lambda, as <svg>; None without two lambdas."""
     rows = [row for row in methods if row["lambda"] is not None and row["free"] is not None]
     if len({row["lambda"] for row in rows}) < 2:
         return None

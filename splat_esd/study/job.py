@@ -1,4 +1,4 @@
-"""One run of a study: prepared, made unless it is there, evaluated, and its failure kept to it."""
+"""One run of a study: prepare, generate unless done, evaluate; a failure stops no other."""
 
 import gc
 import traceback
@@ -7,26 +7,26 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
+from splat_esd import console
 from splat_esd.config.load import RESUMABLE
+from splat_esd.config.yaml_file import read_yaml_file
 from splat_esd.errors import SplatError, UsageError
 from splat_esd.export.images import render_turntable
 from splat_esd.formats.atomic import replacing
-from splat_esd.formats.ply import read_ply
+from splat_esd.formats.read import open_splats
 from splat_esd.metrics.evaluate import evaluate_run
 from splat_esd.runs.folder import RunFolder
 from splat_esd.runs.generate import generate
 from splat_esd.study.experiment import Cell
 
 CARD = "card.webp"
-_CARD_VIEWS, _CARD_SIZE, _CARD_MILLISECONDS = 24, 128, 150
+_CARD_VIEWS, _CARD_SIZE, _CARD_MILLISECONDS = 24, 256, 150
 _HARMLESS = {*RESUMABLE, "out"}
 
 
 @dataclass(frozen=True)
 class Worker:
-    """What a process is asked to do with each of its cells.
+    """The work of one process on each of its cells.
 
     Arguments:
         threads: Of this process, so that all together are as many as there are cores.
@@ -50,7 +50,7 @@ class Worker:
         try:
             prepare(cell)
             with (cell.folder / "log.txt").open("a", encoding="utf-8") as log:
-                with redirect_stdout(log), redirect_stderr(log):
+                with redirect_stdout(log), redirect_stderr(log), console.logged(log):
                     return self._make(cell)
         except (SplatError, OSError) as error:
             return str(error)
@@ -71,7 +71,7 @@ class Worker:
 
 
 def prepare(cell: Cell) -> None:
-    """Makes the cell's folder, with its configuration in it, so that the run has a fixed place.
+    """Creates the cell's folder with its config.yaml, so that the run's place is fixed.
 
     Raises:
         UsageError: If another configuration has been there before.
@@ -83,7 +83,7 @@ def prepare(cell: Cell) -> None:
 
 
 def check(cell: Cell) -> None:
-    """Refuses a folder that holds a run which something else would have come out of.
+    """Raises if the folder holds a run of other settings.
 
     Raises:
         UsageError: Naming the setting.
@@ -91,7 +91,7 @@ def check(cell: Cell) -> None:
     path = RunFolder(cell.folder).settings
     if not path.is_file():
         return
-    saved = yaml.safe_load(path.read_text(encoding="utf-8"))
+    saved = read_yaml_file(path)
     wanted = cell.config.model_dump(mode="json", by_alias=True)
     for key, before, now in _differences(saved, wanted):
         if key.split(".")[0] not in _HARMLESS:
@@ -102,19 +102,19 @@ def check(cell: Cell) -> None:
 
 
 def is_made(cell: Cell) -> bool:
-    """Tells whether the cell's run is finished."""
+    """Returns whether the cell's run is finished."""
     there = RunFolder(cell.folder).splat.is_file()
     return there and RunFolder(cell.folder).is_finished
 
 
 def is_evaluated(cell: Cell) -> bool:
-    """Tells whether what was made last has been evaluated."""
+    """Returns whether the present splat has been evaluated."""
     report, splat = RunFolder(cell.folder).evaluation, RunFolder(cell.folder).splat
     return report.is_file() and report.stat().st_mtime >= splat.stat().st_mtime
 
 
 def is_done(cell: Cell) -> bool:
-    """Tells whether nothing is left to do."""
+    """Returns whether the cell is finished and evaluated."""
     return is_made(cell) and is_evaluated(cell)
 
 
@@ -122,8 +122,9 @@ def write_card(folder: Path) -> Path:
     """Writes a small turntable of a run's splat, for the report, and returns its path."""
     from PIL import Image
 
-    pictures, _ = render_turntable(read_ply(RunFolder(folder).splat), _CARD_VIEWS, size=_CARD_SIZE)
-    first, *rest = [Image.fromarray(view) for view in pictures.over_white().numpy()]
+    splats = open_splats(RunFolder(folder).splat)
+    pictures, _ = render_turntable(splats, _CARD_VIEWS, size=_CARD_SIZE)
+    first, *rest = [Image.fromarray(view) for view in pictures.over_grey().numpy()]
     options = {"duration": _CARD_MILLISECONDS, "loop": 0, "quality": 55, "method": 4}
     with replacing(folder / CARD) as part:
         first.save(part, format="WEBP", save_all=True, append_images=rest, **options)
@@ -131,7 +132,7 @@ def write_card(folder: Path) -> Path:
 
 
 def _differences(saved: dict, wanted: dict, prefix: str = "") -> Sequence[tuple]:
-    """Returns the dotted keys that both have, with the values of each where they are not one.
+    """Returns the dotted keys whose values differ, with both values.
 
     A key that only one has came with another version of the program, and says nothing.
     """

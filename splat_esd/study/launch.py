@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from splat_esd.bench.machine import cores
+from splat_esd.config.experiment import LAUNCHER_KEYS, Experiment
 from splat_esd.errors import UsageError
-from splat_esd.study.experiment import LAUNCHER_KEYS, Cell, Experiment
+from splat_esd.study.experiment import Cell
 from splat_esd.study.job import Worker, is_done
 
 MEMORY = 3 * 2**30  # that a run of the embedded prior and its evaluation may take, in bytes
@@ -17,7 +18,7 @@ Ended = tuple[Cell, str | None]  # a cell, and why it failed
 
 
 def launch(cells: Sequence[Cell], experiment: Experiment) -> Iterator[Ended]:
-    """Runs cells and yields each as it ends; a failure stops no other.
+    """Runs cells and yields each one when it ends; a failure stops no other.
 
     Raises:
         UsageError: If submitit is not there or does not take its settings.
@@ -41,8 +42,8 @@ def processes(experiment: Experiment, count: int) -> int:
 
 
 def _start(cells: Sequence[Cell], experiment: Experiment) -> Iterator[Ended]:
-    """Runs cells in processes of this machine, each of which keeps what it has loaded; if it is
-    but one, in this process.
+    """Runs cells in processes of this machine, which keep the prior loaded; one alone runs in this
+    process.
     """
     count = processes(experiment, len(cells))
     worker = Worker(max(1, cores() // count), experiment.classifier, experiment.clip)
@@ -68,9 +69,8 @@ def _pool(cells: Sequence[Cell], worker: Worker, count: int) -> Iterator[Ended]:
 
     with parallel_config(backend="loky", inner_max_num_threads=worker.threads):
         # Exactly `count` are under way at any time: those that crash with a process are known.
-        pool = Parallel(
-            n_jobs=max(2, count), pre_dispatch=count, batch_size=1, return_as="generator_unordered"
-        )
+        one_at_a_time: dict[str, Any] = {"pre_dispatch": count, "batch_size": 1}
+        pool: Any = Parallel(n_jobs=max(2, count), return_as="generator_unordered", **one_at_a_time)
         yield from pool(delayed(_run)(worker, cell) for cell in cells)
 
 
@@ -97,14 +97,14 @@ class Share:
         return [self.worker(cell) for cell in self.cells]
 
     def checkpoint(self) -> Any:
-        """Asks submitit to queue the job again when its time is up: runs go on where they were."""
+        """Has submitit requeue the job at its time limit; its runs resume."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 def _submit(cells: Sequence[Cell], experiment: Experiment) -> Iterator[Ended]:
-    """Hands the cells to submitit as an array of jobs and waits for them."""
+    """Submits the cells as an array of jobs and waits for them."""
     from submitit.helpers import as_completed
 
     given = dict(experiment.submitit)
@@ -131,7 +131,7 @@ def _executor(experiment: Experiment) -> Any:
             "launcher=submitit needs submitit: pip install submitit, or launcher=joblib."
         ) from None
     given = {k: v for k, v in experiment.submitit.items() if k not in LAUNCHER_KEYS}
-    cluster = experiment.submitit.get("cluster") or "slurm"
+    cluster = str(experiment.submitit.get("cluster") or "slurm")
     try:
         executor = submitit.AutoExecutor(experiment.out / "submitit", cluster=cluster)
         executor.update_parameters(**({"name": "splat-esd", "timeout_min": 240} | given))
@@ -141,7 +141,7 @@ def _executor(experiment: Experiment) -> Any:
 
 
 def _collect(job: Any, share: Share) -> Iterator[Ended]:
-    """Yields a job's cells; if it was lost, those that it had done before are done."""
+    """Yields a job's cells; of a lost job, those that it had finished count as done."""
     error = job.exception()
     if error is None:
         yield from zip(share.cells, job.result(), strict=True)

@@ -4,6 +4,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from splat_esd.study.charts import by_method, over_lambda
 from splat_esd.study.job import CARD
@@ -36,7 +37,6 @@ def page(path: Path, results: Mapping[str, Any], *, out: Path) -> str:
         pairs=_pairs(summary["pairs"]),
         trends=_trends(summary),
         prompts=_prompts(summary["prompts"]),
-        names=[row["method"] for row in summary["methods"]],
         turntables=_turntables(records, summary, out),
         failures=[[r["folder"], r["error"]] for r in records if r["status"] == "failed"],
         command=results["command"],
@@ -131,12 +131,17 @@ def _turntables(
 def _card(record: Record, out: Path) -> dict[str, Any]:
     path = out / record["folder"] / CARD
     if record["status"] != "done" or not path.is_file():
-        return {"image": None, "status": record["status"]}
+        nothing = {"image": None, "kind": "", "caption": ""}
+        return nothing | {"status": record["status"], "method": record["method"]}
     evaluation = record["evaluation"]
     janus, scores = evaluation.get("janus"), evaluation.get("inception")
     caption = [] if janus is None else [f"{janus['faces']} face{'s' * (janus['faces'] != 1)}"]
     caption += [] if scores is None else [f"{scores['information']:.2f} nats"]
+    run = out / record["folder"]
+    page = run / "viewer.html" if (run / "viewer.html").is_file() else run
     return {
+        "method": record["method"],
+        "link": quote(page.relative_to(out).as_posix()),
         "image": base64.b64encode(path.read_bytes()).decode(),
         "kind": "" if janus is None else "free" if janus["free"] else "janus",
         "alt": f"{record['prompt']}, {record['method']}, seed {record['seed']}, turning",
@@ -147,14 +152,17 @@ def _card(record: Record, out: Path) -> dict[str, Any]:
 def _rate(rate: Mapping[str, Any] | None) -> Cell:
     if rate is None:
         return None
-    interval = f"{100 * rate['low']:.0f} to {100 * rate['high']:.0f} %"
-    return f"{rate['count']} of {rate['of']}", interval
+    said = f"{rate['count']} of {rate['of']}"
+    if rate["of"] == 1:
+        return said
+    return said, f"{100 * rate['low']:.0f} to {100 * rate['high']:.0f} %"
 
 
 def _mean(mean: Mapping[str, Any] | None) -> Cell:
     if mean is None:
         return None
-    return f"{mean['mean']:.3g}", f"{mean['low']:.3g} to {mean['high']:.3g}"
+    said = f"{mean['mean']:.3g}"
+    return said if mean["of"] == 1 else (said, f"{mean['low']:.3g} to {mean['high']:.3g}")
 
 
 def _p_value(p: float) -> str:

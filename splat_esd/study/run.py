@@ -1,57 +1,79 @@
-"""`splat-esd study`: every run that is not there yet, then the report."""
+"""`splat-esd study`: all runs that are not finished yet, then the report."""
 
 import json
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from splat_esd import console
 from splat_esd.bench.machine import cores
-from splat_esd.errors import EnvironmentProblem, UsageError
+from splat_esd.config.experiment import Experiment
+from splat_esd.config.overrides import EXPERIMENTS
+from splat_esd.errors import EnvironmentProblem
 from splat_esd.formats.atomic import write_text
+from splat_esd.runs.folder import RunFolder
 from splat_esd.study.charts import by_method
-from splat_esd.study.experiment import Cell, Experiment, cells, find_file, load_experiment
+from splat_esd.study.experiment import Cell, cells, in_shard
 from splat_esd.study.job import check, is_done
 from splat_esd.study.launch import launch, processes
 from splat_esd.study.report import page
-from splat_esd.study.sheet import write_sheets
+from splat_esd.study.sheet import SHEET, write_sheets
 from splat_esd.study.summary import Record, gather, summarise
 
+_WATCHED_EVERY = 2.0  # seconds
 _VERSIONS = ("splat-esd", "torch", "diffusers", "transformers", "peft", "gsplat")
 
 
-def main(arguments: Sequence[str]) -> Path:
-    """Runs the study that the arguments name and returns its report.
+def main(experiment: Experiment) -> Path:
+    """Runs a study and returns its report.
 
     Raises:
-        UsageError: If the file, a key or a value is wrong, before anything is run.
+        UsageError: If a setting of a run is wrong, before anything is run.
         EnvironmentProblem: If runs failed, once all others are done and the report is written.
         KeyboardInterrupt: After Ctrl-C, once the report of what is done is written.
     """
-    names = [argument for argument in arguments if "=" not in argument]
-    if len(names) != 1:
-        raise UsageError(
-            f"study takes one experiment file or name, got {len(names)}; see study --help."
-        )
-    path = find_file(names[0])
-    experiment = load_experiment(path, [a for a in arguments if a != names[0]])
-    every = cells(experiment)
-    for cell in every:
-        check(cell)
-    command = shlex.join(["splat-esd", "study", *arguments])
+    path, every = experiment.source, cells(experiment)
+    command = shlex.join(["splat-esd", "study", _name(path), *experiment.arguments])
     errors: dict[str, str] = {}
-    try:
-        _run(path, experiment, every, errors)
-    except KeyboardInterrupt:
-        write_results(path, experiment, every, errors, command=command)
-        console.note(f"go on with: {command}")
-        raise
-    report, records = write_results(path, experiment, every, errors, command=command)
-    _print(records, experiment)
-    console.files_table([(report, "a browser"), (report.with_name("results.json"), "numbers")])
+    if not experiment.gather:
+        mine = [cell for cell in every if in_shard(cell, experiment.shard)]
+        for cell in mine:
+            check(cell)
+        try:
+            _run(path, experiment, mine, errors)
+        except KeyboardInterrupt:
+            if experiment.shard is None:
+                write_results(path, experiment, every, errors, command=command)
+            console.note(f"go on with: {command}")
+            raise
+    return _conclude(experiment, every, errors, command)
+
+
+def _conclude(
+    experiment: Experiment, every: Sequence[Cell], errors: dict[str, str], command: str
+) -> Path:
+    """Writes the report, unless this was one part of a study; returns its path.
+
+    Raises:
+        EnvironmentProblem: If runs failed.
+    """
+    if experiment.shard is not None and not experiment.gather:
+        report = experiment.out / "report.html"
+        console.note(f"shard {experiment.shard} is done; gather all parts with: study NAME report")
+    else:
+        report, records = write_results(
+            experiment.source, experiment, every, errors, command=command
+        )
+        _print(records, experiment)
+        files = {"report.html": "a browser", "results.json": "every number"}
+        files |= {SHEET: "an image viewer: every asset", "methods.svg": "a browser"}
+        there = [(report.with_name(name), opens) for name, opens in files.items()]
+        console.files_table([(path, opens) for path, opens in there if path.is_file()])
     if errors:
         raise EnvironmentProblem(
             f"{len(errors)} of {len(every)} runs failed; the report says why. The same command "
@@ -60,18 +82,55 @@ def main(arguments: Sequence[str]) -> Path:
     return report
 
 
+def _name(path: Path) -> str:
+    """Returns what names an experiment file on the command line."""
+    return path.stem if path.parent == EXPERIMENTS else str(path)
+
+
 def _run(path: Path, experiment: Experiment, every: Sequence[Cell], errors: dict[str, str]) -> None:
-    """Runs what is not done; fills `errors` with why each failed."""
+    """Runs the unfinished cells; fills `errors` with the reason of each failure."""
     todo = [cell for cell in every if not is_done(cell)]
     _introduce(path, experiment, len(every), len(todo))
+    steps = sum(cell.config.steps for cell in todo)
     done = len(every) - len(todo)
-    with console.progress(len(every), start=done, unit="run") as meter:
+    ended: dict[str, int] = {}  # steps of the cells that need no more watching
+
+    def tell() -> None:
+        under_way = [cell for cell in todo if cell.name not in ended]
+        made = sum(ended.values()) + sum(map(_steps_made, under_way))
+        meter.update(made, runs=done + len(ended), of=len(every), failed=len(errors))
+
+    before = sum(map(_steps_made, todo))
+    with console.progress(steps, start=before) as meter, _every(_WATCHED_EVERY, tell):
         for cell, error in launch(todo, experiment) if todo else ():
-            done += 1
+            ended[cell.name] = cell.config.steps
             if error is not None:
                 errors[cell.name] = error
                 console.warn(f"{cell.name} failed: {error}")
-            meter.update(done, failed=len(errors))
+            tell()
+
+
+def _steps_made(cell: Cell) -> int:
+    metrics = RunFolder(cell.folder).read_metrics()
+    return metrics[-1]["step"] if metrics else 0
+
+
+@contextmanager
+def _every(seconds: float, call: Callable[[], None]) -> Iterator[None]:
+    """Calls a function now and then, beside what runs inside."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(seconds):
+            call()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def write_results(
@@ -138,7 +197,9 @@ def _print(records: Sequence[Record], experiment: Experiment) -> None:
                 row["method"],
                 f"{row['done']} of {row['runs']}",
                 "-" if free is None else f"{free['count']} of {free['of']}",
-                "-" if free is None else f"{100 * free['low']:.0f} to {100 * free['high']:.0f} %",
+                "-"
+                if free is None or free["of"] == 1
+                else f"{100 * free['low']:.0f} to {100 * free['high']:.0f} %",
                 "-" if scores is None else f"{scores['mean']:.2f}",
                 "-" if psnr is None else f"{psnr['mean']:.1f}",
             ]

@@ -1,4 +1,4 @@
-"""Several seeds of one prompt, ranked: luck differs from seed to seed, and the best is told."""
+"""Several seeds of one prompt, ranked by the Janus metrics."""
 
 import json
 import random
@@ -42,7 +42,7 @@ def generate_seeds(config: Config) -> Path:
 
 
 def _made(config: Config, seed: int) -> Path:
-    """Returns the folder of one run, made unless it is there."""
+    """Returns the folder of one run, generated unless it exists."""
     one = {"seed": seed, "seeds": 1, "keep": "all", "classifier": None}
     config = config.model_copy(update=one)
     folder = finished_run(config)
@@ -56,18 +56,31 @@ def _rank(folders: list[Path], config: Config) -> Path:
     rule = "zoo" if config.prior.name == "zoo" else "other"
     reports = {f: evaluate_run(f, classifier=config.classifier) for f in folders}
     order = sorted(folders, key=lambda folder: score(reports[folder]), reverse=True)
-    ranking = {"rule": RULES[rule], "best": order[0].name}
-    ranking["runs"] = [_told(folder, reports[folder]) for folder in order]
+    ranking = {
+        "rule": RULES[rule],
+        "best": order[0].name,
+        "runs": [_told(folder, reports[folder]) for folder in order],
+    }
     write_text(folders[0].parent / "ranking.json", json.dumps(ranking, indent=2) + "\n")
     rows = [[f.name, *(f"{value:.3g}" for value in score(reports[f]))] for f in order]
     columns = ["one face in order", "right", "IV-IQ"] if rule == "zoo" else ["IV-IQ + SSIM"]
     console.table(f"Best first: {RULES[rule]}", ["run", *columns], rows)
-    console.note(f"the best: {order[0]}")
+    console.note(_praise(order[0], reports[order[0]], len(order)))
     return order[0]
 
 
+def _praise(folder: Path, report: Mapping, of: int) -> str:
+    """Names the best; where even that has not one face in order, says that none has."""
+    janus = report["janus"]
+    if janus is None or (janus["free"] and not janus["mirrored"]):
+        return f"the best: {folder}"
+    return (
+        f"none of {of} has one face in order; the least wrong: {folder}. More seeds: seeds={2 * of}"
+    )
+
+
 def score(report: Mapping) -> list[float]:
-    """Returns what runs are ranked by, the most important first, more being better: see RULES."""
+    """Returns the ranking key of a run, most important first, higher is better: see RULES."""
     information = report["inception"]["information"]
     if report["janus"] is None:
         return [information + report["consistency"]]

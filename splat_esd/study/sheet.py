@@ -8,7 +8,7 @@ import numpy as np
 
 from splat_esd.export.images import render_turntable
 from splat_esd.formats.atomic import replacing
-from splat_esd.formats.ply import read_ply
+from splat_esd.formats.read import open_splats
 from splat_esd.runs.folder import RunFolder
 from splat_esd.study.summary import Record
 
@@ -35,9 +35,9 @@ def write_sheets(records: Sequence[Record], out: Path) -> Path | None:
         label = f"{record['prompt']}   {record['method']}   seed {record['seed']}"
         pen.text((left + 2, top), label, fill="black")
         pictures, _ = render_turntable(
-            read_ply(RunFolder(out / record["folder"]).splat), _SIDES, size=_SIZE
+            open_splats(RunFolder(out / record["folder"]).splat), _SIDES, size=_SIZE
         )
-        strip = np.hstack(pictures.over_white().numpy())
+        strip = np.hstack(list(pictures.over_grey().numpy()))
         sheet.paste(Image.fromarray(strip), (left, top + _LABEL))
     with replacing(out / SHEET) as part:
         sheet.save(part, format="PNG", optimize=True)

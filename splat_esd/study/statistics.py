@@ -1,4 +1,4 @@
-"""Statistics of few runs: confidence intervals, tests of differences and rank correlation."""
+"""Statistics for small samples: confidence intervals, tests of differences and rank correlation."""
 
 from collections.abc import Sequence
 
@@ -60,7 +60,7 @@ def fisher(a: tuple[int, int], b: tuple[int, int]) -> float:
     from scipy.stats import fisher_exact
 
     table = [[a[0], a[1] - a[0]], [b[0], b[1] - b[0]]]
-    return min(1.0, float(fisher_exact(table)[1]))
+    return min(1.0, float(np.asarray(fisher_exact(table))[1]))
 
 
 def holm(p: Sequence[float | int]) -> list[float]:
@@ -112,7 +112,7 @@ def _rank_correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _equal(x: np.ndarray) -> list[np.ndarray]:
-    """Returns the places of each value of a sorted array."""
+    """Returns the average ranks of a sorted array's values."""
     return np.split(np.arange(len(x)), np.flatnonzero(np.diff(x)) + 1)
 
 

@@ -1,12 +1,13 @@
-"""What the runs of a study say together: rates, means, how sure they are, and what differs."""
+"""The summary of a study: rates and means with intervals, and tests of differences."""
 
 import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+from splat_esd.config.experiment import Experiment
 from splat_esd.runs.folder import RunFolder
-from splat_esd.study.experiment import Cell, Experiment
+from splat_esd.study.experiment import Cell
 from splat_esd.study.job import is_done, is_made
 from splat_esd.study.statistics import bootstrap_mean, fisher, holm, spearman, wilson
 
@@ -38,8 +39,8 @@ TRENDS = ("free", "information", "psnr")
 
 
 def gather(cells: Sequence[Cell], errors: Mapping[str, str]) -> list[Record]:
-    """Returns what is known of each cell: done, failed (and why), made but not evaluated, or
-    missing; with its evaluation.
+    """Returns the state of each cell (done, failed and why, not evaluated, missing) and its
+    evaluation.
     """
     return [_record(cell, errors.get(cell.name)) for cell in cells]
 
@@ -163,7 +164,7 @@ def _pairs(by_method: Mapping[str, Sequence[Record]]) -> list[dict[str, Any]]:
 
 
 def _trend(records: Sequence[Record], metric: str) -> dict[str, Any] | None:
-    """Tells whether a number grows with lambda, over all runs that have one (VSD's is 0)."""
+    """Tests whether a number grows with lambda, over all runs that have one (VSD's is 0)."""
     points = [
         (record["lambda"], value)
         for record in records

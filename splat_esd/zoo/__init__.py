@@ -1,1 +1,1 @@
-"""The zoo: a small world of toys, and how the embedded prior was taught what they look like."""
+"""The zoo: 26 toys, and the training of the embedded prior and of the judge on pictures of them."""

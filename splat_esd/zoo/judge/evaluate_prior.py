@@ -3,20 +3,20 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from splat_esd.config.commands import ZooExamArguments
 from splat_esd.diffusion.prompts import VIEWS
 from splat_esd.errors import UsageError
 from splat_esd.paths import ASSETS
 from splat_esd.zoo.judge.network import CLASSES, Judge, Verdict, labels
 from splat_esd.zoo.prior.dataset import FROM_THE_FRONT, plan, sample_composition
-from splat_esd.zoo.prior.loop import read_settings
 from splat_esd.zoo.world.captions import Composition, is_held_out
 
 NAMED = ("object", "color", "accessory")  # what has to be right
@@ -27,28 +27,10 @@ Look = Callable[[Tensor], Verdict]
 _FRONT, _BACK = math.radians(45.0), math.radians(135.0)
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What `splat-esd zoo exam` takes: the prior's folder, where the report and the contact sheet
-    go, captions of each kind, samples of each caption, steps and guidance of the sampler, threads,
-    seed.
-    """
-
-    prior: str = str(ASSETS / "zoo")
-    out: str = "exam"
-    captions: int = 50
-    samples: int = 8
-    steps: int = 25
-    scale: float = 3.0
-    threads: int = 2
-    seed: int = 0
-
-
-def main(arguments: list[str]) -> None:
+def main(settings: ZooExamArguments) -> None:
     """Examines a prior and writes exam.json and samples.png."""
-    settings = read_settings(Settings, arguments, command="zoo exam")
     torch.set_num_threads(settings.threads)
-    out = Path(settings.out)
+    out = settings.out
     out.mkdir(parents=True, exist_ok=True)
     draw, judge = open_pipeline(settings), Judge.load()
     report: dict = {"settings": {"steps": settings.steps, "scale": settings.scale}}
@@ -69,7 +51,7 @@ def main(arguments: list[str]) -> None:
     write_sheet(rows, out / "samples.png")
 
 
-def open_pipeline(settings: Settings) -> Draw:
+def open_pipeline(settings: ZooExamArguments) -> Draw:
     """Returns a function that draws `samples` pictures [B, S, S, 3] in [0, 1] of a caption, by
     diffusers' own pipeline.
 
@@ -78,9 +60,10 @@ def open_pipeline(settings: Settings) -> Draw:
     """
     from diffusers import StableDiffusionPipeline
 
-    if not (Path(settings.prior) / "model_index.json").is_file():
-        raise UsageError(f"prior: {settings.prior} has no model_index.json; train it first.")
-    pipeline = StableDiffusionPipeline.from_pretrained(settings.prior, safety_checker=None)
+    folder = settings.prior or ASSETS / "zoo"
+    if not (folder / "model_index.json").is_file():
+        raise UsageError(f"prior: {folder} has no model_index.json; train it first.")
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(settings.seed)
 
@@ -102,7 +85,8 @@ def choose(count: int, *, held_out: bool, seed: int) -> list[Composition]:
     """Draws different compositions, as often of each kind as the photos show them; those held out
     ask for a colour or for something worn, since nothing else is held out.
     """
-    rng, chosen = np.random.default_rng(seed), {}
+    rng = np.random.default_rng(seed)
+    chosen: dict[Composition, None] = {}
     while len(chosen) < count:
         made = sample_composition(rng, held_out=True)
         if is_held_out(made) == held_out:
@@ -115,7 +99,7 @@ def grade(compositions: Sequence[Composition], verdicts: Sequence[Verdict]) -> d
     captions of which fewer than half are.
     """
     right = [_right(c, v) for c, v in zip(compositions, verdicts, strict=True)]
-    marks = {name: _share(torch.cat([r[name] for r in right])) for name in CLASSES}
+    marks: dict[str, Any] = {name: _share(torch.cat([r[name] for r in right])) for name in CLASSES}
     together = [torch.stack([r[name] for name in NAMED]).all(0) for r in right]
     marks["all"] = _share(torch.cat(together))
     marks["failed"] = [

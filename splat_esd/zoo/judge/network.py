@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -96,7 +97,9 @@ class Judge:
         x = images.permute(0, 3, 1, 2).float().cpu()
         x = F.interpolate(x, (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)
         *classes, turn = (logits.softmax(-1) for logits in heads(self.network(x)))
-        return Verdict(*classes, turn, *circular_mean(turn))
+        azimuth, sharpness = circular_mean(turn)
+        named = dict(zip(CLASSES, classes, strict=True))
+        return Verdict(**named, turn=turn, azimuth=azimuth, sharpness=sharpness)
 
 
 def _names() -> dict[str, list[str | None]]:
@@ -129,14 +132,16 @@ class Pool(nn.Module):
 
 def build_network() -> nn.Module:
     """Makes the network: four halvings, three residual blocks, a pool, all heads in one."""
-    layers, before = [], 3
+    layers: list[nn.Module] = []
+    before = 3
     for width in _WIDTHS:
         layers += [nn.Conv2d(before, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
         layers += [Residual(width)] if before != 3 else []
         before = width
     outputs = sum(map(len, CLASSES.values())) + BINS
     layers += [Pool(), nn.Linear(2 * before, outputs)]
-    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
+    network: Any = nn.Sequential(*layers)  # torch declares memory_format for tensors only
+    return network.to(memory_format=torch.channels_last)
 
 
 def heads(logits: Tensor) -> tuple[Tensor, ...]:

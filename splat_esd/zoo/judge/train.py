@@ -1,18 +1,18 @@
-"""How the judge was taught, and examined."""
+"""Training and examination of the judge."""
 
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from splat_esd.config.commands import ZooJudgeArguments
 from splat_esd.zoo.judge.augment import disturb, warp
 from splat_esd.zoo.judge.network import BINS, CLASSES, SIZE, Judge, build_network, heads, labels
 from splat_esd.zoo.prior.dataset import Bias, Photos, Shots, backgrounds, take_photos, world
-from splat_esd.zoo.prior.loop import Clock, descend, load, log, read_settings, save
+from splat_esd.zoo.prior.loop import Clock, descend, load, log, save
 
 FROM_ANYWHERE = Bias(
     front=0.0,
@@ -28,26 +28,10 @@ _WEIGHTS = torch.tensor([1.0, 1.0, 3.0, 1.0, 1.0])  # of the losses: what is wor
 EXAM, _EXAM_SEED = 2600, 987654321  # photos, and where they come from
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What `splat-esd zoo judge` takes: folder, minutes, photos, batch, processes that render,
-    threads, seed.
-    """
-
-    out: str = "judge"
-    minutes: float = 40.0
-    photos: int = 24000
-    batch: int = 64
-    processes: int = 1
-    threads: int = 1
-    seed: int = 1000000
-
-
-def main(arguments: list[str]) -> None:
+def main(settings: ZooJudgeArguments) -> None:
     """Trains the judge; run it again on the same folder and it goes on where it stopped."""
-    settings = read_settings(Settings, arguments, command="zoo judge")
     torch.set_num_threads(settings.threads)
-    out = Path(settings.out)
+    out = settings.out
     photos = take_photos(
         settings.photos,
         SIZE,
@@ -62,7 +46,7 @@ def main(arguments: list[str]) -> None:
     _write(out, network, card | {"exam": examine(Judge(network), EXAM)})
 
 
-def train(photos: Photos, settings: Settings, work: Path) -> tuple[nn.Module, int]:
+def train(photos: Photos, settings: ZooJudgeArguments, work: Path) -> tuple[nn.Module, int]:
     """Minimises the cross-entropies of all heads on spoilt photos for the minutes given."""
     torch.manual_seed(settings.seed)
     network = build_network().train()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ def sample(out: Path, minutes: int) -> None:
     from diffusers import StableDiffusionPipeline
     from PIL import Image
 
-    pipeline = StableDiffusionPipeline.from_pretrained(out, safety_checker=None)
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(out, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     images = pipeline(
         list(CAPTIONS),
@@ -38,7 +39,7 @@ def sample(out: Path, minutes: int) -> None:
     ).images
     folder = out / "work" / "samples"
     folder.mkdir(exist_ok=True)
-    row = Image.fromarray(np.rint(255 * np.hstack(images)).astype(np.uint8))
+    row = Image.fromarray(np.rint(255 * np.hstack(list(images))).astype(np.uint8))
     row.save(folder / f"{minutes:04d}.png")
 
 

@@ -1,41 +1,15 @@
-"""What each training here needs: settings, a budget in minutes, a log, and checkpoints."""
+"""What each training here needs: a budget in minutes, a log, and checkpoints."""
 
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from splat_esd.errors import UsageError
-
-Settings = TypeVar("Settings")
 PAUSE = 20.0  # seconds, longer than any step takes
-
-
-def read_settings(kind: type[Settings], arguments: Sequence[str], *, command: str) -> Settings:
-    """Makes a dataclass of settings from KEY=VALUE arguments.
-
-    Raises:
-        UsageError: If a key is unknown or a value is not of its type.
-    """
-    known = {f.name: f.type for f in fields(kind)}
-    given = {}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if key not in known or not equals:
-            raise UsageError(
-                f"{command} takes {', '.join(f'{k}=...' for k in known)}; got {argument}."
-            )
-        try:
-            given[key] = known[key](value)
-        except ValueError:
-            raise UsageError(f"{key}: expected a {known[key].__name__}, got {value}.") from None
-    return kind(**given)
 
 
 class Clock:

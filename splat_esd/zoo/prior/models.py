@@ -2,9 +2,11 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
+from splat_esd.diffusion.vocabulary import write_vocabulary
 from splat_esd.errors import UsageError
-from splat_esd.zoo.world.captions import LENGTH, WORDS
+from splat_esd.zoo.world.captions import GROUPS, LENGTH, WORDS
 
 SIZE = 128
 SCALE = 8  # pixels along one side of a latent
@@ -60,10 +62,13 @@ def build_vae():
     """
     from diffusers import AutoencoderKL
 
+    levels: dict[str, Any] = {  # declared for one level only
+        "block_out_channels": (16, 32, 64, 128),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+    }
     return AutoencoderKL(
-        block_out_channels=(16, 32, 64, 128),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
+        **levels,
         latent_channels=CHANNELS,
         layers_per_block=1,
         norm_num_groups=1,
@@ -115,6 +120,7 @@ def save_prior(out: Path, vae, model, tokenizer, scheduler) -> None:
     """
     from diffusers import StableDiffusionPipeline
 
+    absent: Any = None  # by which diffusers leaves a part out
     StableDiffusionPipeline(
         vae=copy.deepcopy(vae).half(),
         unet=copy.deepcopy(model["unet"]).half().eval(),
@@ -122,11 +128,11 @@ def save_prior(out: Path, vae, model, tokenizer, scheduler) -> None:
         text_encoder=model["text_encoder"].eval(),
         tokenizer=tokenizer,
         scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
+        safety_checker=absent,
+        feature_extractor=absent,
         requires_safety_checker=False,
     ).save_pretrained(out)
-    (out / "vocabulary.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
+    write_vocabulary(out, WORDS, GROUPS)
 
 
 def load_prior(folder: Path):

@@ -1,16 +1,17 @@
-"""How the embedded prior was trained: an autoencoder, then a diffusion model on its latents."""
+"""Training of the embedded prior: an autoencoder, then a diffusion model on its latents."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from splat_esd.config.commands import ZooTrainArguments
 from splat_esd.zoo.prior import distributed as together
 from splat_esd.zoo.prior.dataset import Bias, Photos, compose, take_photos
 from splat_esd.zoo.prior.history import sample, write_history
-from splat_esd.zoo.prior.loop import Clock, descend, load, log, read_settings, save
+from splat_esd.zoo.prior.loop import Clock, descend, load, log, save
 from splat_esd.zoo.prior.models import (
     CHANNELS,
     SCALE,
@@ -33,33 +34,13 @@ SAMPLED = 1200.0  # seconds between two looks at what the denoiser draws
 NOISE = 0.15  # at most, on half of the autoencoder's input: it must read unfinished splats too
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What `splat-esd zoo train` takes: folder, minutes for autoencoder and denoiser, photos and
-    what share of them shows front and sides, batch of the denoiser, threads, seed; and the folder
-    of a prior to start from, whose autoencoder is kept.
-    """
-
-    out: str = "zoo-prior"
-    start: str = ""
-    vae_minutes: float = 90.0
-    unet_minutes: float = 180.0
-    photos: int = 40000
-    front: float = 0.7
-    sides: float = 0.2
-    batch: int = 48
-    threads: int = 2
-    seed: int = 0
-
-
-def main(arguments: list[str]) -> None:
+def main(settings: ZooTrainArguments) -> None:
     """Trains the prior; run it again on the same folder and it goes on where it stopped."""
-    settings = read_settings(Settings, arguments, command="zoo train")
     torch.set_num_threads(settings.threads)
-    out = Path(settings.out)
+    out = settings.out
     work = out / "work"
     work.mkdir(parents=True, exist_ok=True)
-    started = load_prior(Path(settings.start))[0] if settings.start else None
+    started = load_prior(settings.start)[0] if settings.start else None
     photos = photos_of(settings)
     vae = started or train_vae(photos, settings, work)
     encode_photos(vae, photos, work / "latents.npy", settings.seed + 1)
@@ -67,26 +48,26 @@ def main(arguments: list[str]) -> None:
     write_history(out)
 
 
-def photos_of(settings: Settings) -> Photos:
+def photos_of(settings: ZooTrainArguments) -> Photos:
     """Takes the photos, or finds them taken."""
     return take_photos(
         settings.photos,
         SIZE,
         seed=settings.seed,
         bias=Bias(front=settings.front, sides=settings.sides),
-        folder=Path(settings.out) / "work" / "photos",
+        folder=settings.out / "work" / "photos",
         processes=settings.threads,
     )
 
 
-def train_vae(photos: Photos, settings: Settings, work: Path):
+def train_vae(photos: Photos, settings: ZooTrainArguments, work: Path) -> Any:
     """Trains the autoencoder on |x - x'| + |grad x - grad x'| + 2 |x - x'|^2 + 1e-5 KL, half of
     the input under noise; returns it with unit latents.
 
     At first it sees small crops, since many cheap steps teach it colours sooner than few dear ones.
     """
     torch.manual_seed(settings.seed)
-    vae = build_vae()
+    vae: Any = build_vae()
     optimizer = torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.99), weight_decay=1e-4)
     step, spent = load(work / "vae.pt", model=vae, optimizer=optimizer)
     generator = torch.Generator().manual_seed(settings.seed + step)
@@ -105,7 +86,8 @@ def train_vae(photos: Photos, settings: Settings, work: Path):
         losses.append(loss.item())
         step += 1
         if step % 100 == 0:
-            log(work / "vae.jsonl", step=step, minutes=clock.spent / 60, loss=np.mean(losses))
+            loss = float(np.mean(losses))
+            log(work / "vae.jsonl", step=step, minutes=clock.spent / 60, loss=loss)
             losses = []
         if clock.spent - saved > 120:
             saved = clock.spent
@@ -170,11 +152,11 @@ def encode_batch(vae, photos: Photos, index: Tensor, seed: int) -> np.ndarray:
         return vae.encode(x).latent_dist.mean.half().numpy()
 
 
-def train_unet(settings: Settings, vae) -> None:
+def train_unet(settings: ZooTrainArguments, vae) -> None:
     """Trains denoiser and text encoder on |v - v_phi(z_t, t, y)|^2, some captions dropped, in each
     of several processes, and writes their running average as a prior.
     """
-    out = Path(settings.out)
+    out = settings.out
     photos, first = photos_of(settings), together.rank() == 0
     latents = np.load(out / "work" / "latents.npy", mmap_mode="r")
     torch.manual_seed(settings.seed)
@@ -183,7 +165,8 @@ def train_unet(settings: Settings, vae) -> None:
     model = torch.nn.ModuleDict(parts).train()
     if settings.start:
         model.load_state_dict(load_prior(Path(settings.start))[1].state_dict())
-    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=_ema)
+    running_mean: Any = _ema  # declared for tuples too
+    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=running_mean)
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=1e-3)
     state = {"model": model, "optimizer": optimizer, "average": average}
     step, spent = load(out / "work" / "unet.pt", **state)
@@ -202,7 +185,8 @@ def train_unet(settings: Settings, vae) -> None:
         average.update_parameters(model)
         step += 1
         if first and step % 100 == 0:
-            log(out / "work" / "unet.jsonl", step=step, minutes=spent / 60, loss=np.mean(losses))
+            loss = float(np.mean(losses))
+            log(out / "work" / "unet.jsonl", step=step, minutes=spent / 60, loss=loss)
             losses = []
         if first and spent - saved > 300:
             saved = spent

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from splat_esd.diffusion.prompts import VIEWS
-from splat_esd.diffusion.vocabulary import check_words
+from splat_esd.diffusion.vocabulary import Vocabulary, check_words
 from splat_esd.errors import UsageError
 from splat_esd.paths import ASSETS
 from splat_esd.zoo.world.accessories import ACCESSORIES
@@ -160,6 +160,8 @@ WORDS = tuple(
         + [word for phrase in _MEANINGS for word in phrase.split()]
     )
 )
+# What of it is worth naming to somebody who looks for words.
+GROUPS = {"toys": tuple(OBJECTS), "colours": tuple(COLORS), "things to wear": tuple(ACCESSORIES)}
 
 
 def parse(prompt: str) -> tuple[Composition, str | None]:
@@ -171,7 +173,7 @@ def parse(prompt: str) -> tuple[Composition, str | None]:
     Raises:
         UsageError: If a word is unknown, no object is named, or two of a kind are.
     """
-    check_words(prompt, WORDS, who="the zoo")
+    check_words(prompt, Vocabulary(frozenset(WORDS), GROUPS))
     items = _items(re.findall(r"[^\s,.;:!?\"'()]+|,", prompt.lower()))
     found, worn, view = (_only(items, kind) for kind in ("object", "accessory", "view"))
     if found is None:

@@ -33,9 +33,10 @@ def _made(object: str, accessory: str | None) -> tuple[tuple[Part, ...], tuple[P
     # Left and right stay as they are: the toys are mirrored across y = 0.
     middle = (vertices.min(0) + vertices.max(0)) / 2 * (1, 0, 1)
     scale = RADIUS / np.linalg.norm(vertices - middle, axis=-1).max()
-    return tuple(
+    placed, placed_worn = (
         tuple(_placed(part, middle, float(scale)) for part in parts) for parts in (toy.parts, worn)
     )
+    return placed, placed_worn
 
 
 def _placed(part: Part, middle: np.ndarray, scale: float) -> Part:

@@ -23,7 +23,7 @@ Picture = Float[np.ndarray, "S S 3"]
 
 
 def portrait(composition: Composition, cameras: Cameras) -> list[Picture]:
-    """Renders a composition from every camera, on pale paper."""
+    """Renders a composition from every camera, over a pale background."""
     parts, pictures = build(composition), []
     for view, K in zip(cameras.viewmats.numpy(), cameras.Ks.numpy(), strict=True):
         rgba = render_parts(parts, view, K, cameras.width)
@@ -32,15 +32,18 @@ def portrait(composition: Composition, cameras: Cameras) -> list[Picture]:
 
 
 def write_gallery(path: Path, *, size: int = 72) -> None:
-    """Writes one picture of all toys in their own colours, each from `SIDES` sides in a row."""
+    """Writes one picture of all toys in their own colours, each from `SIDES` sides in a row; below
+    them everything that can be worn, a row for each.
+    """
     cameras = _around(torch.arange(SIDES) * 360 / SIDES, size)
     rows = [np.hstack(portrait(Composition(name), cameras)) for name in OBJECTS]
-    _write(_grid(rows, _COLUMNS), path)
+    toys = _grid(rows, _COLUMNS)
+    _write(np.vstack([toys, _accessories(size, _COLUMNS * SIDES)]), path)
 
 
-def write_accessories(path: Path, *, size: int = 96, toys: int = 7) -> None:
-    """Writes one picture with a row for each accessory, worn by toys in ever other colours; what
-    is worn on the back is seen from behind every other time.
+def _accessories(size: int, toys: int) -> np.ndarray:
+    """Draws a row for each accessory, worn by toys in changing colours; what is worn on the back
+    is seen from behind every other time.
     """
     cells, colors, names = [], list(COLORS), list(OBJECTS)
     for i, accessory in enumerate(ACCESSORIES):
@@ -51,7 +54,7 @@ def write_accessories(path: Path, *, size: int = 96, toys: int = 7) -> None:
             azimuth = 205.0 if accessory == "backpack" and k % 2 else 20.0
             camera = _around(torch.tensor([azimuth]), size)
             cells += portrait(Composition(name, color, accessory, dye), camera)
-    _write(_grid(cells, toys), path)
+    return _grid(cells, toys)
 
 
 def _around(degrees: torch.Tensor, size: int) -> Cameras:
@@ -61,7 +64,7 @@ def _around(degrees: torch.Tensor, size: int) -> Cameras:
 
 
 def _grid(cells: list[np.ndarray], columns: int) -> np.ndarray:
-    """Sets pictures of one size side by side, row by row; the last row is filled with paper."""
+    """Sets pictures of one size side by side, row by row; blank to the end of the last row."""
     blank = np.broadcast_to(np.asarray(_PAPER, np.float32), cells[0].shape)
     cells = cells + [blank] * (-len(cells) % columns)
     rest = iter(cells)
@@ -71,4 +74,4 @@ def _grid(cells: list[np.ndarray], columns: int) -> np.ndarray:
 def _write(picture: np.ndarray, path: Path) -> None:
     from PIL import Image
 
-    Image.fromarray(np.rint(255 * picture).astype(np.uint8)).save(path, optimize=True)
+    Image.fromarray(np.rint(255 * picture).astype(np.uint8)).save(path, "PNG", optimize=True)

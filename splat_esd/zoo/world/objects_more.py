@@ -1,4 +1,4 @@
-"""Toys of pond, ice and fancy: frog, penguin, owl, snowman, robot."""
+"""Toys: frog, penguin, owl, snowman, robot."""
 
 from splat_esd.zoo.world.palette import (
     BROWN,

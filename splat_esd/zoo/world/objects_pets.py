@@ -1,4 +1,4 @@
-"""Toys that live in house and yard: corgi, cat, rabbit, mouse, pig, duck."""
+"""Toys: corgi, cat, rabbit, mouse, pig, duck."""
 
 from splat_esd.zoo.world.palette import (
     CARROT,

@@ -1,4 +1,4 @@
-"""Toys that live in the wild: panda, bear, lion, fox, elephant, monkey."""
+"""Toys: panda, bear, lion, fox, elephant, monkey."""
 
 from splat_esd.zoo.world.palette import BROWN, CREAM, GREY, INK, PINK, SLATE, TAN, UMBER, WHITE
 from splat_esd.zoo.world.primitives import ball, cone, pair, ring

@@ -1,4 +1,4 @@
-"""The paints of the zoo: the colours that can be asked for, and those that toys have by nature."""
+"""The colours of the zoo: those that can be asked for, and those that toys have by nature."""
 
 Triple = tuple[float | int, float | int, float | int]
 Color = Triple

@@ -65,11 +65,11 @@ class Part:
         return np.array([a, b, a if self.shape == "ring" else c], float)
 
     def to_unit(self, points: np.ndarray) -> np.ndarray:
-        """Carries points [N, 3] of the world into the unit frame."""
+        """Transforms points [N, 3] of the world into the unit frame."""
         return (points - np.asarray(self.center)) @ self.rotation() / self.unit
 
     def to_world(self, points: np.ndarray) -> np.ndarray:
-        """Carries points [N, 3] of the unit frame into the world."""
+        """Transforms points [N, 3] of the unit frame into the world."""
         return points * self.unit @ self.rotation().T + np.asarray(self.center)
 
     def reach(self, axes: np.ndarray) -> np.ndarray:
@@ -153,8 +153,8 @@ GAUGES: dict[str, Callable[..., Gauge]] = {
 
 def ball(center: Triple, radii: Triple | float | int, color: Color, **turns: Any) -> Part:
     """Returns an ellipsoid; a single radius makes a sphere."""
-    radii = radii if isinstance(radii, tuple) else (radii,) * 3
-    return Part("ellipsoid", center, radii, color, **turns)
+    axes = radii if isinstance(radii, tuple) else (radii, radii, radii)
+    return Part("ellipsoid", center, axes, color, **turns)
 
 
 def dome(center: Triple, radii: Triple, color: Color, **turns: Any) -> Part:
@@ -181,9 +181,10 @@ def rod(start: Triple, end: Triple, radius: float, color: Color, **more: Any) ->
     """Returns a thin box with soft edges from one point to another."""
     along = np.subtract(end, start)
     length = float(np.linalg.norm(along))
+    x, y, z = map(float, np.add(start, end) / 2)
     return Part(
         "box",
-        tuple(map(float, np.add(start, end) / 2)),
+        (x, y, z),
         (length / 2 + radius, radius, radius),
         color,
         pitch=float(np.arcsin(along[2] / length)),

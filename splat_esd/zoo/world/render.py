@@ -78,13 +78,13 @@ def _order(parts: list[Part], rays: _Rays) -> list[int]:
 
 
 def _cast(index: int, part: Part, rays: _Rays, nearest: np.ndarray, owner: np.ndarray) -> None:
-    """Enters a part into the depth and owner buffers, inside the window it may be seen in."""
+    """Writes a part into the depth and index buffers, inside its bounding window."""
     window = _window(part, rays)
     near, own = nearest[window], owner[window]
     if not near.size:
         return
     o, D = _unit_rays(part, rays)
-    x, y = rays.x[None, window[1]], rays.y[window[0], None]
+    x, y = np.atleast_2d(rays.x[window[1]]), np.atleast_2d(rays.y[window[0]]).T
     if part.shape == "ellipsoid":
         s = _meet_ellipsoid(o, D, x, y)
         closer = s < near
@@ -143,7 +143,7 @@ def _meet_ellipsoid(o: np.ndarray, D: np.ndarray, x: np.ndarray, y: np.ndarray) 
 def _meet_bounds(o: np.ndarray, D: np.ndarray, x: np.ndarray, y: np.ndarray, part: Part):
     """Returns where rays enter and leave the box around the part in its unit frame."""
     half = np.asarray(part.radii) / part.unit
-    enter, leave = np.float32(0), np.float32(np.inf)
+    enter, leave = np.zeros((1, 1), np.float32), np.full((1, 1), np.inf, np.float32)
     for k in range(3):
         d = x * D[k, 0] + (y * D[k, 1] + D[k, 2])
         np.copyto(d, np.float32(1e-9), where=np.abs(d) < 1e-9)

@@ -1,4 +1,4 @@
-"""The outside of a toy: points to fit and to measure by, and a mesh."""
+"""The surface of a toy: sampled points, and a mesh."""
 
 from functools import cache
 
@@ -14,7 +14,7 @@ Points = Float[np.ndarray, "N 3"]
 
 
 def surface(parts: list[Part], count: int, rng: np.random.Generator) -> tuple[Points, ...]:
-    """Draws points, uniform by area, from what can be touched: points inside other parts are not.
+    """Samples points, uniform by area, from the surface, not from inside other parts.
 
     Returns:
         Points, unit normals outwards, and colours.
@@ -31,7 +31,7 @@ def surface(parts: list[Part], count: int, rng: np.random.Generator) -> tuple[Po
 
 
 def mesh(parts: list[Part]) -> tuple[Points, Int[np.ndarray, "F 3"], Points]:
-    """Wraps every part in triangles, without those that other parts swallow.
+    """Triangulates every part, without the triangles inside other parts.
 
     Returns:
         Vertices, faces (counter-clockwise from outside), and the colour of each vertex.
