@@ -12,7 +12,7 @@ import pytest
 import torch
 
 
-def build_text(length: int = 16):
+def build_text(length: int = 32, *, layers: int = 1):
     """Makes a tokenizer that spells every word and a text encoder of one layer."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -28,7 +28,7 @@ def build_text(length: int = 16):
         vocab_size=len(tokens),
         hidden_size=16,
         intermediate_size=16,
-        num_hidden_layers=1,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         max_position_embeddings=length,
         bos_token_id=0,
@@ -38,7 +38,7 @@ def build_text(length: int = 16):
     return tokenizer, CLIPTextModel(config)
 
 
-def build_unet(channels: int, size: int):
+def build_unet(channels: int, size: int, **options):
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
@@ -49,9 +49,9 @@ def build_unet(channels: int, size: int):
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         layers_per_block=1,
-        cross_attention_dim=16,
         attention_head_dim=2,
         norm_num_groups=4,
+        **{"cross_attention_dim": 16} | options,
     )
 
 
@@ -93,6 +93,43 @@ def save_tiny_prior(folder, *, prediction: str = "epsilon", pixels: bool = False
     index["_class_name"] = "StableDiffusionPipeline"
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
+
+
+def save_tiny_sdxl(folder):
+    """Saves a random Stable Diffusion XL for 16 x 16 images: two text encoders, pooled text."""
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
+    from transformers import CLIPTextModelWithProjection
+
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        tokenizer, text_encoder = build_text(layers=2)
+        text_encoder.config.projection_dim = 16
+        StableDiffusionXLPipeline(
+            vae=build_vae(16),
+            text_encoder=text_encoder,
+            text_encoder_2=CLIPTextModelWithProjection(text_encoder.config),
+            tokenizer=tokenizer,
+            tokenizer_2=tokenizer,
+            unet=build_unet(
+                4,
+                8,
+                cross_attention_dim=32,
+                addition_embed_type="text_time",
+                addition_time_embed_dim=8,
+                projection_class_embeddings_input_dim=6 * 8 + 16,
+            ),
+            scheduler=EulerDiscreteScheduler(
+                beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
+            ),
+        ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_sdxl(tmp_path_factory):
+    """A Stable Diffusion XL of 16 x 16 pixels, on disk."""
+    return save_tiny_sdxl(tmp_path_factory.mktemp("tiny-sdxl"))
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,11 @@ import torch
 from splat_esd.bench import machine
 from splat_esd.bench.memory import memory_growth
 from splat_esd.bench.pairs import count_pairs
-from splat_esd.bench.raster import read
 from splat_esd.bench.report import SCENES, TABLES, table_lines
 from splat_esd.bench.scenes import FILLED, OPACITIES, Scene, short
 from splat_esd.bench.timing import Job, alternate, summarise
 from splat_esd.cli import main as cli
+from splat_esd.config.commands import BenchRasterArguments, read_arguments
 from splat_esd.rasterize import rasterize, reference
 
 ASSET = Path(__file__).parent.parent / "assets" / "bench-raster.json"
@@ -235,9 +235,9 @@ def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "bench measures raster or mesh"),
-        (["train"], "bench measures raster or mesh"),
-        (["raster", "quick"], "'quick' is no setting; bench raster takes quick=..., threads=..."),
+        ([], "bench needs to know what to do: bench raster | bench mesh"),
+        (["train"], "bench needs to know what to do: bench raster | bench mesh"),
+        (["raster", "quick"], "'quick' is no setting; bench raster takes quick=, only=, threads="),
         (["raster", "quik=true"], "unknown key quik; did you mean quick?"),
         (["raster", "only=tabel"], "only must be one of table, costs, curve, busy, got 'tabel'"),
         (["raster", "quick=3"], "quick must be true or false, got 3."),
@@ -270,7 +270,7 @@ def test_a_scene_too_large_for_the_reference_has_a_dash():
 
 
 def test_nothing_but_the_command_is_needed():
-    asked = read([])
+    asked = read_arguments(BenchRasterArguments, [], command="bench raster")
     assert (asked.quick, asked.threads, asked.only, asked.out) == (False, 1, None, None)
 
 

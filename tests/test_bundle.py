@@ -11,7 +11,7 @@ from test_turntable import film
 from splat_esd.config.schema import ExportConfig, MeshConfig
 from splat_esd.errors import UsageError
 from splat_esd.export.bundle import write_files
-from splat_esd.formats.ply import read_ply
+from splat_esd.formats.read import open_splats
 from splat_esd.initialize import ball
 
 MESH = MeshConfig(faces=500, texture=64, watertight=True, sharpen=0)
@@ -49,15 +49,15 @@ def test_each_format_writes_its_files_and_nothing_else(form: str, names: list[st
     assert all(path.stat().st_size > 0 and opens for path, opens in files)
 
 
-def test_files_come_in_the_order_asked_for_and_once(tmp_path: Path):
-    files = write_files(toy(), tmp_path, asked("sheet", "ply", "sheet"), MESH)
-    assert [path.name for path, _ in files] == ["sheet.png", "splat.ply"]
+def test_files_come_in_the_order_asked_for_and_once_the_splats_first(tmp_path: Path):
+    files = write_files(toy(), tmp_path, asked("sheet", "ply", "spz", "sheet"), MESH)
+    assert [path.name for path, _ in files] == ["splat.ply", "sheet.png", "splat.spz"]
 
 
 def test_the_ply_is_the_splat(tmp_path: Path):
     made = toy()
     [(path, _)] = write_files(made, tmp_path, asked("ply"), MESH)
-    read = read_ply(path)
+    read = open_splats(path)
     torch.testing.assert_close(read.means, made.means)
     torch.testing.assert_close(read.opacities, made.opacities)
 
@@ -65,17 +65,18 @@ def test_the_ply_is_the_splat(tmp_path: Path):
 def test_an_old_viewer_gets_all_its_floats(tmp_path: Path):
     [(path, _)] = write_files(toy(), tmp_path, asked("ply", full_ply=True), MESH)
     assert path.read_bytes().count(b"property float") == 62
-    assert read_ply(path).sh[:, 1:].abs().max() == 0
+    assert open_splats(path).sh[:, 1:].abs().max() == 0
 
 
 def test_a_transparent_turntable_has_no_background_and_its_film_a_white_one(tmp_path: Path):
     files = write_files(toy(), tmp_path, asked("turntable", "sheet", transparent=True), MESH)
     assert len(files) == 3
-    for name in ("turntable.webp", "sheet.png"):
+    for name, columns in (("turntable.webp", 1), ("sheet.png", 4)):
         with Image.open(tmp_path / name) as image:
             rgba = np.asarray(image.convert("RGBA"))
         assert rgba[0, 0, 3] == 0
-        assert rgba[16, 16, 3] > 200 and rgba[16, 16, :3].max() < 120
+        middle = rgba[16 if columns == 1 else 8, rgba.shape[1] // (2 * columns)]
+        assert middle[3] > 200 and middle[:3].max() < 120
     _, shown = film(tmp_path / "turntable.mp4")
     assert shown[0, 0, 0].min() > 250 and shown[0, 16, 16].max() < 120
 

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     asked: list[Config] = []
     stand_in = SimpleNamespace(generate=asked.append)
     monkeypatch.setitem(sys.modules, "splat_esd.runs.generate", stand_in)
+    monkeypatch.setattr("splat_esd.cli.outcome.tell_outcome", lambda folder, config: None)
     return asked
 
 
@@ -106,7 +108,7 @@ def test_version_is_one_line(capsys: pytest.CaptureFixture[str]):
 
 
 def test_generate_may_be_left_out(made: list[Config]):
-    settings = ["prompt=a corgi, (blue) = cat's", "prior=zoo", "seed=3"]
+    settings = ["prompt=a corgi, (blue) = cat's", "prior=sd21", "seed=3"]
     assert cli.main(settings) == 0
     assert cli.main(["generate", *settings]) == 0
     assert made[0] == made[1]
@@ -124,13 +126,16 @@ def test_generate_may_be_left_out(made: list[Config]):
         (["--fast"], "unknown option --fast; settings are written key=value"),
         (["-m", "prompt=a,b"], "unknown option -m"),
         (["prompt=x", "guidance.lamda=1"], "unknown key guidance.lamda; did you mean"),
-        (["view"], "view takes one run folder or .ply, got 0 arguments."),
+        (["view"], "view takes one run folder or splat file, got 0 arguments."),
         (["view", "no/such.ply"], "there is no file or folder no/such.ply."),
         (["export"], "nothing to export"),
         (["export", "from=no/such"], "there is no file or folder no/such."),
-        (["doctor", "now"], "doctor takes no arguments, got now."),
-        (["zoo"], "zoo needs to know what to do: splat-esd zoo train, judge or exam."),
-        (["zoo", "feed"], "zoo needs to know what to do: splat-esd zoo train, judge or exam."),
+        (
+            ["doctor", "now"],
+            "now is no folder; doctor looks at the folder of a run.",
+        ),
+        (["zoo"], "zoo needs to know what to do: zoo train | zoo judge | zoo exam; see"),
+        (["zoo", "feed"], "zoo needs to know what to do: zoo train | zoo judge | zoo exam; see"),
     ],
 )
 def test_a_mistake_is_one_line_and_returns_2(
@@ -173,8 +178,8 @@ def test_a_failed_run_says_why_and_returns_its_code(
     monkeypatch.delenv("SPLAT_ESD_TRACEBACK", raising=False)
     assert fail_with(monkeypatch, error) == code
     said = capsys.readouterr().err
-    assert said.startswith(f"error: {expected}")
-    assert said.count("\n") == 1
+    assert said.startswith(f"loading PyTorch ...\nerror: {expected}")
+    assert said.count("\n") == 2
 
 
 def test_a_full_gpu_is_no_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
@@ -251,11 +256,11 @@ def test_an_old_terminal_still_gets_the_message():
 def test_each_training_gets_its_own_arguments(
     model: str, module: str, monkeypatch: pytest.MonkeyPatch
 ):
-    given: list[str] = []
-    fake = SimpleNamespace(main=lambda arguments: given.extend(arguments))
+    given: list[Any] = []
+    fake = SimpleNamespace(main=given.append)
     monkeypatch.setitem(sys.modules, f"splat_esd.zoo.{module}", fake)
     assert cli.main(["zoo", model, "out=a, b", "seed=1"]) == 0
-    assert given == ["out=a, b", "seed=1"]
+    assert [(asked.out, asked.seed) for asked in given] == [(Path("a, b"), 1)]
 
 
 def test_view_ends_with_ctrl_c_and_closes_the_page(
@@ -263,7 +268,7 @@ def test_view_ends_with_ctrl_c_and_closes_the_page(
 ):
     closed: list[bool] = []
     page = SimpleNamespace(url="http://127.0.0.1:1", stop=lambda: closed.append(True))
-    stand_in = SimpleNamespace(view=lambda path: page)
+    stand_in = SimpleNamespace(view=lambda path, imported: page)
     monkeypatch.setitem(sys.modules, "splat_esd.export.live_viewer", stand_in)
 
     def interrupted(event: object) -> None:

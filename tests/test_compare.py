@@ -18,7 +18,7 @@ def test_files_and_runs_stand_side_by_side_on_one_page(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "compare takes 2 to 12 run folders or splat .ply, got 0"),
+        ([], "compare takes 2 to 12 run folders or splat files, got 0"),
         (["a.ply"], "got 1; see splat-esd compare --help"),
         (["a.ply"] * 13, "got 13"),
         (["no.ply", "such.ply"], "there is no file or folder no.ply."),

@@ -198,7 +198,7 @@ def test_the_guidance_scale_is_its_own_or_the_priors():
         ("export.size=100", "export.size must be a multiple of 16, got 100."),
         (
             "export.formats=[ply,vewer]",
-            "export.formats must be one of ply, splat, spz, gltf,",
+            "export.formats must be one of ply, compressed, splat, spz, gltf, usda,",
         ),
         (
             "device=cud",
@@ -270,7 +270,7 @@ def test_auto_prior_is_stable_diffusion_on_a_gpu(monkeypatch: pytest.MonkeyPatch
 
 
 def test_auto_prior_with_a_path_asks_for_the_kind():
-    assert "prior=sd21, sd15 or zoo" in message("prompt=x", "prior.path=somewhere")
+    assert "prior=sd21, sd15, sdxl or zoo" in message("prompt=x", "prior.path=somewhere")
 
 
 def test_nobody_can_change_a_configuration_in_use():
@@ -411,11 +411,11 @@ def test_export_takes_its_own_keys():
         (["from=a", "format=[ply]"], "unknown key format; did you mean export.formats?"),
         (
             ["from=a", "prior=zoo"],
-            "export takes from, out, formats, export.* and mesh.*, got prior.",
+            "export takes from, out, formats, import.*, export.* and mesh.*, got prior.",
         ),
         (
             ["from=a", "formats=[gif]"],
-            "export.formats must be one of ply, splat, spz, gltf,",
+            "export.formats must be one of ply, compressed, splat, spz, gltf, usda,",
         ),
         (["from=a", "formats=ply"], "export.formats must be a list in brackets, as [1, 2]"),
     ],

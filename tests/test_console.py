@@ -135,10 +135,38 @@ def test_the_files_come_with_sizes_and_what_opens_them(
     out, err = capsys.readouterr()
     assert err == ""
     assert out.splitlines() == [
-        f"  12 B  {small}   a viewer",
-        f"2.3 MB  {large}  a player",
-        f"1.5 kB  {folder}",
+        f"{tmp_path}:",
+        "  12 B  a b.ply   a viewer",
+        "2.3 MB  film.mp4  a player",
+        "1.5 kB  ckpt",
     ]
+    console.files_table([(small, "a viewer")])
+    assert capsys.readouterr().out == f"{tmp_path}:\n12 B  a b.ply  a viewer\n"
+
+
+def test_a_message_on_a_terminal_is_wrapped_between_words(terminal: io.StringIO):
+    console.note("corgi " * 40)
+    lines = terminal.getvalue().splitlines()
+    assert [set(line.split()) for line in lines] == [{"corgi"}] * 4
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_command_is_never_wrapped(terminal: io.StringIO):
+    console.command("splat-esd resume=" + "x" * 200)
+    assert terminal.getvalue() == "  splat-esd resume=" + "x" * 200 + "\n"
+
+
+def test_what_takes_long_is_named(capsys: pytest.CaptureFixture[str]):
+    with console.busy("loading"):
+        pass
+    assert capsys.readouterr().err == "loading ...\n"
+
+
+def test_what_takes_long_is_named_on_a_terminal_with_a_clock(terminal: io.StringIO):
+    with console.busy("loading [x"):
+        pass
+    assert "loading [x" in terminal.getvalue()
+    assert "0:00:00" in terminal.getvalue()
 
 
 def test_a_file_that_is_not_there_is_no_result(tmp_path: Path):

@@ -13,7 +13,7 @@ from splat_esd.initialize import from_points
 from splat_esd.metrics.evaluate import around, evaluate, evaluate_run
 from splat_esd.metrics.fidelity import true_views
 from splat_esd.metrics.inception import inception_scores
-from splat_esd.metrics.judged import faces, look, variety
+from splat_esd.metrics.judged import faces, judge_views, variety
 from splat_esd.zoo.judge.network import Judge
 from splat_esd.zoo.world.captions import Composition
 from splat_esd.zoo.world.compose import build
@@ -89,9 +89,9 @@ def test_the_real_thing_is_judged_right_and_like_itself():
 def test_equal_views_tell_nothing_and_fog_tells_less_than_a_clear_asset(judge):
     views = true_views(Composition("corgi"), around())
     solid = torch.ones_like(views[..., :1])
-    clear = variety(look(judge, views, solid))
-    same = variety(look(judge, views[:1].expand_as(views), solid))
-    fog = variety(look(judge, 0.15 * views + 0.85 * views.mean((0, 1, 2)), solid))
+    clear = variety(judge_views(judge, views, solid))
+    same = variety(judge_views(judge, views[:1].expand_as(views), solid))
+    fog = variety(judge_views(judge, 0.15 * views + 0.85 * views.mean((0, 1, 2)), solid))
     assert clear["quality"] <= clear["variety"] and clear["information"] > 1.5
     assert abs(same["information"]) < 1e-5
     assert fog["information"] < 0.7 * clear["information"]

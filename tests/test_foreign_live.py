@@ -3,7 +3,7 @@
 import pytest
 from foreign_programs import mascot, picture, shoot
 
-from splat_esd.export.live_viewer import Dials, TrainingView
+from splat_esd.export.live_viewer import Controls, TrainingView
 
 pytestmark = pytest.mark.foreign
 
@@ -16,7 +16,7 @@ THERE = "document.body.innerText.includes('Pause') && Boolean(document.querySele
 
 
 def test_the_buttons_and_sliders_reach_the_run(tmp_path):
-    view = TrainingView(Dials(0.5, 3.0), port=0)
+    view = TrainingView(Controls(0.5, 3.0), port=0)
     try:
         view.show(mascot(0))
         view.tell("step 7 of 10")
@@ -47,7 +47,7 @@ def test_the_buttons_and_sliders_reach_the_run(tmp_path):
         assert "Go on" in told["returned"][3], "the button says what it does next"
         assert view.paused
         assert view.next_wish() == "export"
-        assert view.dials == Dials(1.0, 3.0), "the first slider is at its end"
+        assert view.controls == Controls(1.0, 3.0), "the first slider is at its end"
         colored = picture(tmp_path / "shot.png").amax(-1) - picture(tmp_path / "shot.png").amin(-1)
         assert (colored > 0.4).float().mean() > 0.01, "the splats are there, in colour"
     finally:

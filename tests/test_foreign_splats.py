@@ -18,7 +18,8 @@ from foreign_programs import (
 from plyfile import PlyData
 
 from splat_esd.formats.gltf import write_gltf
-from splat_esd.formats.ply import read_ply, write_ply
+from splat_esd.formats.ply import write_ply
+from splat_esd.formats.read import open_splats
 from splat_esd.formats.splat import write_splat
 from splat_esd.formats.spz import write_spz
 from splat_esd.gaussians import Gaussians
@@ -90,7 +91,7 @@ def test_splat_transform_reads_the_same_splats(tmp_path, name, degree):
     splats = mascot(degree)
     write(splats, tmp_path, name)
     node(TRANSFORM, "-q", tmp_path / name, tmp_path / "back.ply")
-    back = read_ply(tmp_path / "back.ply")  # a foreign file: taken as y down, as theirs are
+    back = open_splats(tmp_path / "back.ply")  # a foreign file: taken as y down, as theirs are
     coarse = name != "a.ply"
     assert (back.means - splats.means).abs().max() < 2e-4
     assert (back.log_scales - splats.log_scales).abs().max() < (0.035 if coarse else 1e-5)

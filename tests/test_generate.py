@@ -1,6 +1,7 @@
 """The whole program on a tiny random prior: files, resume, Ctrl-C, refusals."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import torch
 from splat_esd import train
 from splat_esd.config.load import load_config
 from splat_esd.errors import EnvironmentProblem, UsageError
-from splat_esd.formats.ply import read_ply
+from splat_esd.formats.read import open_splats
 from splat_esd.runs.checkpoint import latest_checkpoint
 from splat_esd.runs.generate import generate, open_prior
 from splat_esd.train import make_run, run_state, train_step
@@ -144,13 +145,17 @@ def test_five_steps_a_stop_and_five_more_equal_ten(tmp_path, tiny_sd, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         generate(small(tmp_path / "halves", tiny_sd))
     (halves,) = (tmp_path / "halves" / "a-corgi").iterdir()
-    assert json.loads((halves / "run.json").read_text())["status"] == "interrupted"
-    assert read_ply(halves / "splat.ply").means.isfinite().all()
+    before = json.loads((halves / "run.json").read_text())
+    assert before["status"] == "interrupted" and before["steps"] == 5
+    assert not (halves / "sheet.png").exists()  # the prompt is back soon: only the splats
+    assert open_splats(halves / "splat.ply").means.isfinite().all()
     monkeypatch.setattr("splat_esd.runs.generate.train_step", real)
     assert generate(small(tmp_path / "halves", tiny_sd)) == halves
     assert (halves / "splat.ply").read_bytes() == (whole / "splat.ply").read_bytes()
     steps = [json.loads(x)["step"] for x in (halves / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 11))
+    after = json.loads((halves / "run.json").read_text())
+    assert after["seconds_training"] > before["seconds_training"] > 0
 
 
 def test_a_run_killed_without_warning_continues_to_the_same_bits(tmp_path, tiny_sd):
@@ -169,6 +174,64 @@ def test_a_run_killed_without_warning_continues_to_the_same_bits(tmp_path, tiny_
     assert not (killed / "splat.ply").exists()
     assert generate(load_config(given)) == killed
     assert (killed / "splat.ply").read_bytes() == (whole / "splat.ply").read_bytes()
+
+
+def test_the_time_of_all_sessions_is_added_up(tmp_path, tiny_sd, monkeypatch):
+    real, now = train_step, [0.0]
+    monkeypatch.setattr("splat_esd.runs.generate.time.monotonic", lambda: now[0])
+
+    def a_minute_each(run, step):
+        now[0] += 60
+        if step == 5 and not again:
+            raise KeyboardInterrupt
+        return real(run, step)
+
+    again = []
+    monkeypatch.setattr("splat_esd.runs.generate.train_step", a_minute_each)
+    with pytest.raises(KeyboardInterrupt):
+        generate(small(tmp_path, tiny_sd))
+    again.append(True)
+    now[0] = 10_000.0
+    folder = generate(small(tmp_path, tiny_sd))
+    assert json.loads((folder / "run.json").read_text())["seconds_training"] == 11 * 60
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["seconds"] == 11 * 60
+
+
+def test_a_second_interruption_leaves_the_status_and_the_hint(
+    tmp_path, tiny_sd, monkeypatch, capsys
+):
+    def interrupted(*given, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("splat_esd.runs.generate.train_step", interrupted)
+    monkeypatch.setattr("splat_esd.runs.generate.write_files", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        generate(small(tmp_path, tiny_sd))
+    (folder,) = (tmp_path / "a-corgi").iterdir()
+    assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
+    assert f'splat-esd resume="{folder}"' in capsys.readouterr().err
+
+
+def test_unknown_words_of_the_negative_prompt_are_a_warning_under_its_name(
+    tmp_path, tiny_sd, capsys
+):
+    prior = shutil.copytree(tiny_sd, tmp_path / "prior")
+    (prior / "vocabulary.txt").write_text("a\ncorgi\nfog\n")
+    generate(small(tmp_path, prior, "steps=1", "negative_prompt=fog, blurry"))
+    said = capsys.readouterr().err
+    assert "warning: negative_prompt: this prior does not know 'blurry'; left out." in said
+
+
+def test_stable_diffusion_without_a_gpu_warns_before_it_fetches(tmp_path, monkeypatch, capsys):
+    def fetched(*given, **options):
+        raise EnvironmentProblem("no network")
+
+    monkeypatch.setattr("splat_esd.runs.generate.load_prior", fetched)
+    config = load_config(["prompt=x", "prior=sd21", "device=cpu", f"out={tmp_path}"])
+    with pytest.raises(EnvironmentProblem):
+        generate(config)
+    assert "prior=sd21 without a CUDA GPU takes minutes a step" in capsys.readouterr().err
 
 
 def test_resume_names_a_folder_instead_of_the_same_command(tmp_path, tiny_sd, monkeypatch):
@@ -194,7 +257,7 @@ def test_a_step_without_a_finite_gradient_changes_nothing_and_is_said(tmp_path, 
         lambda t: torch.full((len(t), 1, 1, 1), torch.nan),
     )
     assert train_step(run, 1)["refused"] == 1
-    assert_same_state(run_state(run) | {"refused": 0}, before)
+    assert_same_state(run_state(run) | {"refused": 0, "refused_in_all": 0}, before)
     run.guidance.weight = good
     assert "refused" not in train_step(run, 2)
     assert run.refused == 0
@@ -203,26 +266,27 @@ def test_a_step_without_a_finite_gradient_changes_nothing_and_is_said(tmp_path, 
 def test_phi_without_a_finite_gradient_stops_the_gaussians_too(tmp_path, tiny_sd):
     run = fresh_run(tmp_path, tiny_sd)
     before = copy_state(run)
-    real = run.guidance.phi.loss
-    run.guidance.phi.loss = lambda *given: real(*given) * torch.inf
+    real = run.guidance.phi.eps_and_losses
+    run.guidance.phi.eps_and_losses = lambda *given: (real(*given)[0], real(*given)[1] * torch.inf)
     assert train_step(run, 0)["refused"] == 1
-    assert_same_state(run_state(run) | {"refused": 0}, before)
+    assert_same_state(run_state(run) | {"refused": 0, "refused_in_all": 0}, before)
 
 
 def test_phis_second_update_without_a_finite_gradient_takes_the_first_one_back(tmp_path, tiny_sd):
     run = fresh_run(tmp_path, tiny_sd, "guidance.lora.steps=2")
     assert train_step(run, 0)["unet_phi_training"] == 2
     before = copy_state(run)
-    real, calls = run.guidance.phi.loss, []
+    real, calls = run.guidance.phi.eps_and_losses, []
 
     def second_is_nan(*given):
         calls.append(given)
-        return real(*given) * (torch.nan if len(calls) == 2 else 1.0)
+        eps, losses = real(*given)
+        return eps, losses * (torch.nan if len(calls) == 2 else 1.0)
 
-    run.guidance.phi.loss = second_is_nan
+    run.guidance.phi.eps_and_losses = second_is_nan
     assert train_step(run, 1)["refused"] == 1
     assert len(calls) == 2
-    assert_same_state(run_state(run) | {"refused": 0}, before)
+    assert_same_state(run_state(run) | {"refused": 0, "refused_in_all": 0}, before)
 
 
 def test_a_run_that_stays_without_gradients_gives_up_with_advice(tmp_path, tiny_sd):
@@ -234,21 +298,35 @@ def test_a_run_that_stays_without_gradients_gives_up_with_advice(tmp_path, tiny_
     assert step == 19
 
 
-def test_a_damaged_checkpoint_stops_the_resume_and_touches_nothing(tmp_path, tiny_sd):
+def test_a_damaged_checkpoint_is_passed_over_and_set_aside(tmp_path, tiny_sd, capsys):
     folder = generate(small(tmp_path, tiny_sd))
+    whole = (folder / "splat.ply").read_bytes()
     path = latest_checkpoint(folder / "ckpt")
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    before = sorted(p.read_bytes() for p in folder.rglob("*") if p.is_file())
-    with pytest.raises(UsageError, match=r"step-000010.pt is damaged"):
+    assert generate(load_config([f"resume={folder}"])) == folder
+    said = capsys.readouterr().err
+    assert "step-000010.pt is damaged" in said and "continuing from step-000008.pt" in said
+    assert (folder / "splat.ply").read_bytes() == whole
+    assert {p.name for p in (folder / "ckpt").iterdir()} == {
+        "step-000008.pt", "step-000010.pt", "step-000010.pt.damaged"
+    }  # fmt: skip
+
+
+def test_without_a_usable_checkpoint_nothing_is_touched(tmp_path, tiny_sd):
+    folder = generate(small(tmp_path, tiny_sd))
+    for path in (folder / "ckpt").iterdir():
+        path.write_bytes(b"x")
+    before = sorted(p.name for p in folder.rglob("*"))
+    with pytest.raises(UsageError, match=r"none of the checkpoints .* can be used; delete"):
         generate(load_config([f"resume={folder}"]))
-    assert sorted(p.read_bytes() for p in folder.rglob("*") if p.is_file()) == before
+    assert sorted(p.name for p in folder.rglob("*")) == before
 
 
 def test_a_full_disk_is_one_message_and_the_last_checkpoint_stays(tmp_path, tiny_sd, monkeypatch):
     def full(folder, step, state):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("splat_esd.runs.generate.save_checkpoint", full)
+    monkeypatch.setattr("splat_esd.runs.resume.save_checkpoint", full)
     with pytest.raises(
         EnvironmentProblem, match=r"No space left.*continue with: splat-esd resume="
     ):

@@ -5,10 +5,12 @@ import pytest
 import torch
 from plyfile import PlyData, PlyElement
 
+from splat_esd.config.schema import ImportConfig
 from splat_esd.errors import UsageError
 from splat_esd.formats.ply import write_ply
+from splat_esd.formats.points import read_raw_points
 from splat_esd.gaussians import Gaussians
-from splat_esd.initialize import ball, from_ply, from_points, read_points
+from splat_esd.initialize import ball, from_file, from_points
 
 
 def grey_ball(count: int = 2000, seed: int = 0, **changes) -> Gaussians:
@@ -105,10 +107,15 @@ def test_points_that_are_nowhere_are_refused():
         from_points(points, opacity=0.1)
 
 
+def start(path, opacity: float = 0.1):
+    settings = ImportConfig()
+    return from_file(path, opacity=opacity, count=100, imported=settings).gaussians
+
+
 def test_a_ply_of_splats_gives_those_splats(tmp_path):
     splats = grey_ball(20)
     write_ply(splats, tmp_path / "splat.ply")
-    back = from_ply(tmp_path / "splat.ply", opacity=0.9)
+    back = start(tmp_path / "splat.ply", 0.9)
     torch.testing.assert_close(back.means, splats.means)
     torch.testing.assert_close(back.log_scales, splats.log_scales)
     assert back.opacities == pytest.approx(0.1)
@@ -120,7 +127,7 @@ def test_a_ply_of_colored_points_gives_splats_there(tmp_path, dtype, full, optio
     points = np.random.default_rng(0).uniform(-0.5, 0.5, (10, 3)).astype(np.float32)
     colors = np.array([[full, 0, full]] * 10)
     write_points(tmp_path / "points.ply", points, colors, dtype, **options)
-    splats = from_ply(tmp_path / "points.ply", opacity=0.4)
+    splats = start(tmp_path / "points.ply", 0.4)
     torch.testing.assert_close(splats.means, torch.from_numpy(points))
     torch.testing.assert_close(splats.colors, torch.tensor([1.0, 0, 1]).expand(10, 3))
     assert splats.opacities == pytest.approx(0.4)
@@ -128,7 +135,7 @@ def test_a_ply_of_colored_points_gives_splats_there(tmp_path, dtype, full, optio
 
 def test_points_without_color_become_grey(tmp_path):
     write_points(tmp_path / "points.ply", np.eye(3))
-    assert from_ply(tmp_path / "points.ply").colors == pytest.approx(0.5)
+    assert start(tmp_path / "points.ply").colors == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("full", [1, 255])
@@ -137,20 +144,20 @@ def test_points_come_as_tables_too(tmp_path, suffix, full):
     table = np.array([[0.1, 0.2, 0.3, 0, full, 0], [0.4, 0.5, 0.6, full, 0, 0]])
     path = tmp_path / f"points{suffix}"
     np.save(path, table) if suffix == ".npy" else np.savetxt(path, table)
-    points, colors = read_points(path)
-    torch.testing.assert_close(points, torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]))
-    assert colors.tolist() == [[0, 1, 0], [1, 0, 0]]
+    raw = read_raw_points(path, count=10)
+    np.testing.assert_allclose(raw.points, [[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
+    assert raw.colors.tolist() == [[0, 1, 0], [1, 0, 0]]
 
 
 def test_a_table_of_three_columns_has_no_colors(tmp_path):
     np.save(tmp_path / "points.npy", np.zeros((4, 3)))
-    assert read_points(tmp_path / "points.npy")[1] is None
+    assert read_raw_points(tmp_path / "points.npy", count=10).colors is None
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.obj", b"v 0 0 0", "expected points as .ply, .npy, .xyz or .txt"),
+        ("a.doc", b"v 0 0 0", "expected points as .ply, .npy, .npz"),
         ("a.npy", b"no array", "cannot be read as points"),
         ("a.npy", b"", "cannot be read as points"),
         ("a.xyz", b"one two three", "cannot be read as points"),
@@ -161,11 +168,11 @@ def test_a_table_of_three_columns_has_no_colors(tmp_path):
 def test_a_file_that_holds_no_points_is_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError, match=message) as raised:
-        read_points(tmp_path / name)
+        read_raw_points(tmp_path / name, count=10)
     assert name in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["gone.npy", "gone.xyz", "gone.ply"])
 def test_a_missing_file_is_named(tmp_path, name):
     with pytest.raises(UsageError, match=name):
-        read_points(tmp_path / name)
+        read_raw_points(tmp_path / name, count=10)

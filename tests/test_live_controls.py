@@ -1,25 +1,31 @@
 """A run under somebody's hands, with the live view's wishes written down beforehand."""
 
 import json
+import multiprocessing
 
 import pytest
 import torch
 from test_generate import assert_same_state, copy_state, fresh_run, small
 
-from splat_esd.export.live_viewer import Dials, TrainingView
+from splat_esd.export.live_viewer import Controls, TrainingView
 from splat_esd.runs.folder import RunFolder
 from splat_esd.runs.generate import generate
-from splat_esd.runs.live_controls import dials, obey, turn, turn_again
+from splat_esd.runs.live_controls import (
+    apply_controls,
+    controls,
+    restore_controls,
+    set_controls,
+)
 from splat_esd.train import run_state, train_step
 
 
 class Scripted(TrainingView):
     """Stands in for the page: wishes in order, then steps; sliders where they are put."""
 
-    url, dials = "http://127.0.0.1:0", None
+    url, controls = "http://127.0.0.1:0", None
 
-    def __init__(self, dials, *wishes, paused=False):
-        self.dials, self.wishes, self.paused = dials, list(wishes), paused
+    def __init__(self, controls, *wishes, paused=False):
+        self.controls, self.wishes, self.paused = controls, list(wishes), paused
         self.shown, self.told = [], []
 
     def next_wish(self):
@@ -38,8 +44,8 @@ class Scripted(TrainingView):
 def test_a_dial_turns_the_next_gradient_and_not_the_configuration(tmp_path, tiny_sd):
     run = fresh_run(tmp_path, tiny_sd)
     other = fresh_run(tmp_path, tiny_sd, "guidance.lambda=1", "guidance.cfg_scale=2")
-    turn(run, Dials(1.0, 2.0))
-    assert dials(run) == Dials(1.0, 2.0)
+    set_controls(run, Controls(1.0, 2.0))
+    assert controls(run) == Controls(1.0, 2.0)
     assert run.config.guidance.lam == 0.5
     for each in (run, other):
         train_step(each, 0)
@@ -49,33 +55,37 @@ def test_a_dial_turns_the_next_gradient_and_not_the_configuration(tmp_path, tiny
 def test_untouched_dials_change_no_bit_and_write_nothing(tmp_path, tiny_sd):
     run = fresh_run(tmp_path, tiny_sd)
     before = copy_state(run)
-    obey(Scripted(dials(run)), run, RunFolder(tmp_path), 3)
+    apply_controls(Scripted(controls(run)), run, RunFolder(tmp_path), 3)
     assert_same_state(run_state(run), before)
     assert not (tmp_path / "run.json").exists()
 
 
 def test_what_was_turned_is_written_down_and_turned_again_on_resume(tmp_path, tiny_sd):
     run = fresh_run(tmp_path, tiny_sd)
-    obey(Scripted(Dials(0.2, 4.0)), run, RunFolder(tmp_path), 3)
-    obey(Scripted(Dials(0.2, 9.0)), run, RunFolder(tmp_path), 7)
-    obey(Scripted(Dials(0.2, 9.0)), run, RunFolder(tmp_path), 8)
+    apply_controls(Scripted(Controls(0.2, 4.0)), run, RunFolder(tmp_path), 3)
+    apply_controls(Scripted(Controls(0.2, 9.0)), run, RunFolder(tmp_path), 7)
+    apply_controls(Scripted(Controls(0.2, 9.0)), run, RunFolder(tmp_path), 8)
     told = json.loads((tmp_path / "run.json").read_text())["turned"]
     assert told == [
         {"step": 3, "lambda": 0.2, "cfg_scale": 4.0},
         {"step": 7, "lambda": 0.2, "cfg_scale": 9.0},
     ]
     again = fresh_run(tmp_path, tiny_sd)
-    turn_again(again, RunFolder(tmp_path), 5)
-    assert dials(again) == Dials(0.2, 4.0), "what came after the checkpoint comes later"
+    restore_controls(again, RunFolder(tmp_path), 5)
+    assert controls(again) == Controls(0.2, 4.0), "what came after the checkpoint comes later"
 
 
 def test_export_writes_what_there_is_and_the_run_goes_on(tmp_path, tiny_sd):
     run = fresh_run(tmp_path, tiny_sd, "export.formats=[ply,spz]")
-    view = Scripted(dials(run), "export")
-    obey(view, run, RunFolder(tmp_path), 4)
-    written = sorted(path.name for path in (tmp_path / "export" / "step-000004").iterdir())
-    assert written == ["splat.ply", "splat.spz"]
-    assert "exported to" in view.told[-1]
+    view, out = Scripted(controls(run), "export"), tmp_path / "export" / "step-000004"
+    apply_controls(view, run, RunFolder(tmp_path), 4)
+    assert (out / "splat.ply").is_file()
+    assert "exporting to" in view.told[-1]
+    (rest,) = multiprocessing.active_children()
+    rest.join(120)
+    assert rest.exitcode == 0
+    written = sorted(path.name for path in out.iterdir())
+    assert written == ["log.txt", "splat.ply", "splat.spz"]
 
 
 @pytest.mark.parametrize(("step", "paused", "shown"), [(10, False, 1), (3, False, 0), (3, True, 1)])
@@ -83,16 +93,25 @@ def test_the_page_is_refreshed_now_and_then_and_always_when_paused(
     tmp_path, tiny_sd, step, paused, shown
 ):
     run = fresh_run(tmp_path, tiny_sd)
-    view = Scripted(dials(run), paused=paused)
-    obey(view, run, RunFolder(tmp_path), step)
+    view = Scripted(controls(run), paused=paused)
+    apply_controls(view, run, RunFolder(tmp_path), step)
     assert len(view.shown) == shown
-    assert view.told == [f"step {step} of 10, {len(run.gaussians)} splats"]
+    assert view.told == [f"a corgi\n\nstep {step} of 10, {len(run.gaussians)} splats, ETA ?"]
+
+
+def test_a_pause_is_said_in_the_terminal_with_the_way_out(tmp_path, tiny_sd, capsys):
+    run = fresh_run(tmp_path, tiny_sd)
+    view = Scripted(controls(run), paused=True)
+    apply_controls(view, run, RunFolder(tmp_path), 3)
+    assert "paused in the viewer, http://127.0.0.1:0; Ctrl-C saves." in capsys.readouterr().err
+    apply_controls(Scripted(controls(run)), run, RunFolder(tmp_path), 4)
+    assert capsys.readouterr().err == ""
 
 
 def test_sds_has_no_lambda_to_turn(tmp_path, tiny_sd):
     run = fresh_run(tmp_path, tiny_sd, "guidance=sds")
-    assert dials(run).lam is None
-    turn(run, Dials(None, 50.0))
+    assert controls(run).lam is None
+    set_controls(run, Controls(None, 50.0))
     assert torch.isfinite(torch.tensor(train_step(run, 0)["score_norm"]))
 
 

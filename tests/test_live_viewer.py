@@ -1,5 +1,6 @@
 import base64
 import re
+import socket
 import threading
 import time
 import urllib.request
@@ -11,7 +12,7 @@ import torch
 import zstandard
 
 from splat_esd.errors import UsageError
-from splat_esd.export.live_viewer import Dials, LiveViewer, TrainingView, view
+from splat_esd.export.live_viewer import Controls, LiveViewer, TrainingView, view
 from splat_esd.formats.ply import write_ply
 from splat_esd.gaussians import Gaussians
 
@@ -101,7 +102,7 @@ def test_a_live_view_shows_the_latest_splats(viewer):
 
 
 def test_a_folder_without_splats_is_named(tmp_path):
-    with pytest.raises(UsageError, match=r"holds no splat.ply; go on with the run by resume="):
+    with pytest.raises(UsageError, match=r"holds no splat.ply .* go on with resume="):
         view(tmp_path)
 
 
@@ -112,25 +113,81 @@ def test_a_port_that_cannot_be_is_refused(port):
 
 
 def test_a_run_that_is_not_paused_goes_on_step_by_step():
-    view = TrainingView(Dials(0.5, 3.0), port=0)
+    view = TrainingView(Controls(0.5, 3.0), port=0)
     try:
         assert [view.next_wish() for _ in range(3)] == ["step"] * 3
-        assert view.dials == Dials(0.5, 3.0)
+        assert view.controls == Controls(0.5, 3.0)
     finally:
         view.stop()
 
 
 def test_a_paused_run_waits_for_a_step_and_stays_paused():
-    view = TrainingView(Dials(None, 100.0), port=0)
+    view = TrainingView(Controls(None, 100.0), port=0)
     try:
         view._toggle()
         threading.Timer(0.3, view._one_step).start()
         begun = time.monotonic()
         assert view.next_wish() == "step"
         assert time.monotonic() - begun > 0.25
-        assert view.paused and view.dials == Dials(None, 100.0)
+        assert view.paused and view.controls == Controls(None, 100.0)
         threading.Timer(0.3, view._toggle).start()
         assert view.next_wish() == "step", "going on is a step too"
         assert not view.paused
     finally:
         view.stop()
+
+
+def test_a_paused_run_that_everybody_left_goes_on(monkeypatch):
+    monkeypatch.setattr("splat_esd.export.live_viewer._GRACE", 0.3)
+    view = TrainingView(Controls(None, 1.0), port=0)
+    try:
+        view._toggle()
+        monkeypatch.setattr(view._server, "get_clients", lambda: {0: "somebody"})
+        timer = threading.Timer(
+            0.8, lambda: monkeypatch.setattr(view._server, "get_clients", lambda: {})
+        )
+        timer.start()
+        begun = time.monotonic()
+        assert view.next_wish() == "step"
+        assert time.monotonic() - begun > 1.0
+        assert not view.paused
+    finally:
+        view.stop()
+
+
+def test_a_view_that_has_ended_says_so():
+    view = TrainingView(Controls(None, 1.0), port=0)
+    view.tell("step 3 of 10")
+    view.stop()
+    assert view._status.content == "step 3 of 10\n\n**stopped**"
+
+
+def asked(viewer, **headers):
+    """The first line of the answer to a request with these headers."""
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    port = int(viewer.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall("\r\n".join(["GET / HTTP/1.1", *lines, "", ""]).encode())
+        return connection.recv(100).split(b"\r\n")[0].decode()
+
+
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+
+
+def test_the_view_answers_its_own_page_and_no_other(viewer):
+    host = viewer.url.removeprefix("http://")
+    local = host.replace("127.0.0.1", "localhost")
+    assert "200" in asked(viewer, Host=host)
+    assert "200" in asked(viewer, Host=local)
+    assert "403" in asked(viewer, Host="evil.example")
+    assert "403" in asked(viewer, Host="127.0.0.1.evil.example")
+    socket_of = {"Host": host} | UPGRADE
+    assert "101" in asked(viewer, **socket_of, Origin=viewer.url)
+    assert "101" in asked(viewer, **socket_of)
+    for origin in ("http://evil.example", "null", "http://127.0.0.1:1", "https://" + host):
+        assert "403" in asked(viewer, **socket_of, Origin=origin)

@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from splat_esd.cameras import turntable
-from splat_esd.mesh.raycast import cast
+from splat_esd.mesh.raycast import rasterize_mesh
 
 K = np.array([[20.0, 0, 16], [0, 20, 16], [0, 0, 1]])
 
 
 def view(points, faces, **more):
-    return cast(np.array(points, float), np.array(faces), np.eye(4), K, width=32, height=32, **more)
+    return rasterize_mesh(
+        np.array(points, float), np.array(faces), np.eye(4), K, width=32, height=32, **more
+    )
 
 
 def brute_force(points, faces, size):
@@ -88,7 +90,7 @@ def test_a_sphere_covers_the_disc_that_the_camera_sees():
     faces = np.concatenate([np.stack([a, d, c], -1), np.stack([a, c, b], -1)]).reshape(-1, 3)
     camera = turntable(1, elevation=0.3, distance=3.0, fovy=0.9, width=128, height=128)
     matrices = camera.viewmats[0].double().numpy(), camera.Ks[0].double().numpy()
-    hits = cast(points.reshape(-1, 3), faces, *matrices, width=128, height=128)
+    hits = rasterize_mesh(points.reshape(-1, 3), faces, *matrices, width=128, height=128)
     radius = 64 / math.tan(0.45) * math.tan(math.asin(1 / 3))
     assert len(hits.pixels) == pytest.approx(math.pi * radius**2, rel=0.01)
     assert hits.depth.min() == pytest.approx(2.0, abs=0.01)

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from scipy.spatial import KDTree
 
 from splat_esd.errors import UsageError
+from splat_esd.formats.frame import UNIT_BALL, frame_of_splats, visible
 from splat_esd.gaussians import Gaussians
 from splat_esd.geometry import quat_to_rotmat
 from splat_esd.initialize import from_points
 from splat_esd.mesh.decimate import decimate, is_closed, seal
 from splat_esd.mesh.surface import Grid, choose_level, clean, contour, extract, fuse, softness
-from splat_esd.mesh.views import UNIT_BALL, around, frame_of_splats, photograph, visible
+from splat_esd.mesh.views import around, render_views
 
 
 def shell(count=4000, *, radius=0.6, at=(0.0, 0.0, 0.0), opacity=0.95):
@@ -41,7 +42,7 @@ def sphere():
 
 
 def views(gaussians, *, size=128):
-    return photograph(gaussians, around(30, size=size))
+    return render_views(gaussians, around(30, size=size))
 
 
 def volume(points, triangles):

@@ -12,7 +12,7 @@ from splat_esd.initialize import from_points
 from splat_esd.mesh import fidelity, texture
 from splat_esd.mesh.atlas import Unwrapped, point_normals, unwrap
 from splat_esd.mesh.texture import bake, near_colors, pad, sample
-from splat_esd.mesh.views import around, photograph
+from splat_esd.mesh.views import around, render_views
 
 
 def ball_mesh(radius, rings=16):
@@ -55,7 +55,7 @@ def unwrapped() -> Unwrapped:
 
 
 def shots(splats, size=96):
-    return photograph(splats, around(24, size=size))
+    return render_views(splats, around(24, size=size))
 
 
 def colors_at(mesh, image, direction):
@@ -99,7 +99,7 @@ def test_what_stands_before_a_surface_leaves_no_paint_on_it():
 def test_where_no_view_looks_the_gaussians_give_the_colour(unwrapped: Unwrapped):
     splats = painted_ball(half_red_half_blue)
     camera = turntable(1, elevation=0.0, distance=2.8, fovy=0.8, width=96, height=96)
-    image, seen = bake(unwrapped, splats, photograph(splats, camera), size=128, steps=0)
+    image, seen = bake(unwrapped, splats, render_views(splats, camera), size=128, steps=0)
     assert 0.2 < seen < 0.5
     np.testing.assert_allclose(behind(unwrapped, image), [0, 0, 1], atol=0.04)
 
@@ -175,7 +175,7 @@ def test_likeness_is_perfect_to_itself_and_falls_with_an_error(unwrapped: Unwrap
     own = torch.from_numpy(
         np.stack([fidelity.draw(unwrapped, image, cameras, i) for i in range(2)])
     ).float()
-    views = photograph(painted_ball(half_red_half_blue), cameras)
+    views = render_views(painted_ball(half_red_half_blue), cameras)
     views.alpha.fill_(1.0)
     views.rgb.copy_(own)
     same = fidelity.compare(unwrapped, image, views)

@@ -7,15 +7,16 @@ import torch
 from test_ply import some
 
 from splat_esd.errors import UsageError
+from splat_esd.export.images import portrait_frame
 from splat_esd.export.page import (
     FRAMES_MAX,
     RESULTS_MAX,
     Frame,
     Result,
-    viewing_distance,
     with_final,
     write_page,
 )
+from splat_esd.formats.frame import viewing_frame
 from splat_esd.formats.spz import pack_spz
 
 
@@ -29,11 +30,10 @@ def told(path) -> dict:
 def test_the_page_holds_the_splats_as_spz(tmp_path):
     splats = some()
     result = with_final(Result("a corgi"), splats)
-    path = write_page([result], tmp_path / "viewer.html", title="a corgi", distance=3.5)
+    path = write_page([result], tmp_path / "viewer.html", title="a corgi")
     data = told(path)
-    assert data["distance"] == 3.5
     ((frame,),) = (result["frames"] for result in data["results"])
-    assert base64.b64decode(frame["spz"]) == pack_spz(splats)
+    assert base64.b64decode(frame["spz"]) == pack_spz(viewing_frame(splats).place(splats))
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -67,11 +67,16 @@ def test_a_long_timeline_is_thinned(tmp_path):
     assert steps[0] == 0 and steps[-2] == 499
 
 
-def test_a_large_splat_is_seen_from_afar():
+def test_the_camera_looks_at_the_object_in_the_axes_of_the_page(tmp_path):
     splats = some()
-    assert viewing_distance(splats.select(splats.means.norm(dim=1) < 1)) == pytest.approx(2.8)
-    splats.means *= 100
-    assert viewing_distance(splats) > 2.5 * splats.means.norm(dim=1).max()
+    splats.means += torch.tensor([1.0, 2.0, 3.0])
+    trained = with_final(Result("x", frames=[Frame("step 0", b"", 0)]), splats)
+    center, radius = trained.ball.center, trained.ball.radius
+    assert radius == portrait_frame(splats).radius
+    data = told(write_page([trained], tmp_path / "a.html", title="x"))
+    (read,) = data["results"]
+    assert read["frame"] == {"center": [center[1], center[2], center[0]], "radius": radius}
+    assert data["distance"] == 2.8
 
 
 @pytest.mark.parametrize("count", [0, RESULTS_MAX + 1])

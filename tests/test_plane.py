@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from splat_esd.cli.main import main
+from splat_esd.config.commands import ToyArguments, read_arguments
 from splat_esd.errors import UsageError
 from splat_esd.plane import gaussian, janus
 from splat_esd.plane.exact import SCHEDULE, Mixture
-from splat_esd.plane.run import read
 
 
 def test_a_mixtures_noise_is_minus_sigma_times_the_gradient_of_its_log_density():
@@ -121,4 +121,4 @@ def test_the_command_writes_its_numbers_and_a_figure(tmp_path, capsys):
 )
 def test_what_the_toy_does_not_know_is_refused(argument, says):
     with pytest.raises(UsageError, match=says):
-        read([argument])
+        read_arguments(ToyArguments, [argument], command="toy")

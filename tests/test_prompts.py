@@ -47,24 +47,24 @@ def test_from_high_above_nothing_but_overhead_is_heard():
 def test_halfway_to_the_side_the_prior_hears_both_views(tiny_sd):
     prior = load_prior(str(tiny_sd), device="cpu", dtype="fp32")
     book = PromptBook(prior, "a corgi", "", by_view=True)
-    both = prior.encode_text(["a corgi, front view", "a corgi, side view"]).mean(0, keepdim=True)
-    torch.testing.assert_close(book.embed(at([45.0])), both)
+    both = prior.encode_text(["a corgi, front view", "a corgi, side view"]).embeds.mean(0)[None]
+    torch.testing.assert_close(book.embed(at([45.0])).embeds, both)
 
 
 def test_the_prior_hears_the_view_and_phi_the_plain_prompt(tiny_sd):
     prior = load_prior(str(tiny_sd), device="cpu", dtype="fp32")
     book = PromptBook(prior, "a corgi", "fog", by_view=True)
     expected = prior.encode_text(["a corgi, front view", "a corgi, back view"])
-    torch.testing.assert_close(book.embed(at([0.0, 180.0])), expected)
-    torch.testing.assert_close(book.plain, prior.encode_text(["a corgi"]))
-    torch.testing.assert_close(book.negative, prior.encode_text(["fog"]))
+    torch.testing.assert_close(book.embed(at([0.0, 180.0])).embeds, expected.embeds)
+    torch.testing.assert_close(book.plain.embeds, prior.encode_text(["a corgi"]).embeds)
+    torch.testing.assert_close(book.negative.embeds, prior.encode_text(["fog"]).embeds)
 
 
 def test_without_view_prompts_every_camera_hears_the_same(tiny_sd):
     prior = load_prior(str(tiny_sd), device="cpu", dtype="fp32")
     book = PromptBook(prior, "a corgi", "", by_view=False)
-    embedded = book.embed(at([0.0, 90.0, 180.0]))
-    torch.testing.assert_close(embedded, book.plain.expand(3, -1, -1))
+    embedded = book.embed(at([0.0, 90.0, 180.0])).embeds
+    torch.testing.assert_close(embedded, book.plain.expand(3).embeds)
 
 
 def test_perp_neg_opposes_each_view_to_two_others(tiny_sd):
@@ -72,7 +72,26 @@ def test_perp_neg_opposes_each_view_to_two_others(tiny_sd):
     book = PromptBook(prior, "a corgi", "", by_view=True)
     opposed = book.opposed(at([0.0, 90.0, 180.0]))
     names = [
-        [next(VIEWS[i] for i in range(4) if torch.equal(book.views[i], row)) for row in two]
-        for two in opposed
+        [
+            next(v for v, view in zip(VIEWS, book.views.embeds, strict=True) if view.equal(row))
+            for row in text.embeds
+        ]
+        for text in opposed
     ]
-    assert names == [["side", "back"], ["front", "back"], ["side", "front"]]
+    assert names == [["side", "front", "side"], ["back", "back", "front"]]
+
+
+def test_a_prompt_too_long_for_the_tokenizer_keeps_the_words_of_the_view(tiny_sd, capsys):
+    prior = load_prior(str(tiny_sd), device="cpu", dtype="fp32")
+    # The tiny tokenizer spells: 32 tokens, of which two are marks and 13 ", overhead view".
+    book = PromptBook(prior, "a corgi that wears a red hat", "", by_view=True)
+    expected = prior.encode_text([f"a corgi that wears a, {view} view" for view in VIEWS])
+    torch.testing.assert_close(book.views.embeds, expected.embeds)
+    assert "left out: 'red hat'" in "".join(capsys.readouterr())
+
+
+def test_a_pooled_embedding_is_blended_as_the_tokens_are(tiny_sdxl):
+    prior = load_prior(str(tiny_sdxl), device="cpu", dtype="fp32")
+    book = PromptBook(prior, "a", "b", by_view=True)
+    front, side = book.views.pooled[0], book.views.pooled[1]
+    torch.testing.assert_close(book.embed(at([45.0])).pooled[0], (front + side) / 2)

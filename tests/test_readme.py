@@ -15,9 +15,9 @@ def test_the_readmes_python_lines_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     found: dict = {}
     exec(code.replace("steps=220", "steps=2"), found)
-    assert found["white"].shape == (8, 256, 256, 3)
-    assert (found["run"] / "evaluation.json").is_file()
-    assert (tmp_path / "corgi" / "mesh.glb").is_file()
+    assert found["picture"].shape == (512, 512, 3)
+    assert (tmp_path / "corgi.glb").is_file()
+    assert found["again"].path == found["corgi"].path
     said = capsys.readouterr().out
     assert [line.split()[0] for line in said.splitlines() if line[:2] in ("1 ", "2 ")] == ["1", "2"]
 

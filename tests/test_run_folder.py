@@ -58,16 +58,22 @@ def test_a_finished_run_or_another_setting_starts_afresh(tmp_path):
 
 def test_a_run_that_another_process_works_on_is_left_alone(tmp_path):
     folder, _ = open_run_folder(config(tmp_path))
-    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    program = (
+        "import sys, time, pathlib; from splat_esd.runs.lock import hold\n"
+        "with hold(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    sleeper = subprocess.Popen(
+        [sys.executable, "-c", program, str(folder.path)], stdout=subprocess.PIPE
+    )
     try:
-        run = json.dumps({"status": "running", "pid": sleeper.pid})
-        (folder.path / "run.json").write_text(run)
+        assert sleeper.stdout.readline() == b"held\n"
         assert open_run_folder(config(tmp_path))[0] != folder
         with pytest.raises(UsageError, match="another process is still working"):
             open_run_folder(config(tmp_path).model_copy(update={"resume": folder.path}))
     finally:
         sleeper.kill()
         sleeper.wait()
+        sleeper.stdout.close()
     assert open_run_folder(config(tmp_path).model_copy(update={"resume": folder.path})) == (
         folder,
         True,

@@ -31,13 +31,11 @@ def test_alpha_and_sigma_lie_on_the_unit_circle(schedule):
     torch.testing.assert_close(one, torch.ones_like(one))
 
 
-def test_v_eps_and_z_turn_into_each_other_and_back(schedule):
+def test_v_and_z_turn_into_the_noise_that_was_added(schedule):
     z, eps, t = _batch()
     z_t = schedule.add_noise(z, eps, t)
     v = schedule.velocity(z, eps, t)
     torch.testing.assert_close(schedule.eps_from_v(v, z_t, t), eps)
-    torch.testing.assert_close(schedule.v_from_eps(eps, z_t, t), v)
-    torch.testing.assert_close(schedule.z_from_eps(eps, z_t, t), z)
     torch.testing.assert_close(schedule.eps_from_z(z, z_t, t), eps)
 
 

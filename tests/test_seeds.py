@@ -4,7 +4,7 @@ import pytest
 
 from splat_esd.config.load import load_config
 from splat_esd.errors import UsageError
-from splat_esd.study.seeds import generate_seeds, score
+from splat_esd.study.seeds import _praise, generate_seeds, score
 
 QUICK = ["prompt=a corgi", "prior=zoo", "steps=2", "init.count=200", "cameras.batch_size=1",
          "export.frames=2", "export.formats=[ply]"]  # fmt: skip
@@ -49,6 +49,14 @@ def test_several_seeds_are_made_ranked_and_kept(tmp_path, capsys):
     assert generate_seeds(config) == best  # nothing is made twice
     assert "seed 7 is made already" in capsys.readouterr().err
     assert len([path for path in (tmp_path / "a-corgi").iterdir() if path.is_dir()]) == 2
+
+
+def test_the_best_of_none_with_one_face_in_order_is_not_praised(tmp_path):
+    good, bad = report(), report(free=False)
+    assert _praise(tmp_path, good, 4) == f"the best: {tmp_path}"
+    assert _praise(tmp_path, bad, 4).startswith("none of 4 has one face in order; the least wrong")
+    assert _praise(tmp_path, report(mirrored=True), 4).startswith("none of 4")
+    assert _praise(tmp_path, good | {"janus": None}, 4).startswith("the best")
 
 
 def test_another_prior_cannot_be_ranked_without_a_classifier(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from test_ply import some
 
 from splat_esd.errors import UsageError
-from splat_esd.formats.spz import pack_spz, write_spz
+from splat_esd.formats.spz import fractional_bits, pack_spz, write_spz
 from splat_esd.geometry import up_rotation
 
 
@@ -80,3 +80,24 @@ def test_nothing_is_written_of_nothing_or_of_nan(tmp_path):
     with pytest.raises(UsageError, match="means holds NaN or infinity"):
         write_spz(splats, tmp_path / "splat.spz")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_both_versions_are_read_by_another_reader(version: int, tmp_path):
+    splats = some(degree=3)
+    path = write_spz(splats, tmp_path / "splat.spz", version=version)
+    back = gsply.read_spz(path)
+    turned = splats.rotate(up_rotation("y"))
+    np.testing.assert_allclose(back.means, turned.means, atol=2**-12)
+    np.testing.assert_allclose(back.scales, turned.log_scales, atol=1 / 31)
+    np.testing.assert_allclose(back.sh0, turned.sh[:, 0].clamp(-3.33, 3.33), atol=0.014)
+
+
+def test_a_small_scene_gets_more_bits():
+    splats = some()
+    bits = [fractional_bits(splats.means * size) for size in (1e-6, 1e-3, 0.01, 1.0, 1e4)]
+    assert bits == sorted(bits, reverse=True)
+    assert bits[0] == 24 and bits[3] == 12
+    for size in (1e-3, 1.0, 1e4):
+        means = splats.means * size
+        assert means.abs().max() * 2 ** fractional_bits(means) < 2**23

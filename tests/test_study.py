@@ -20,14 +20,15 @@ from PIL import Image
 
 from splat_esd.bench.machine import cores
 from splat_esd.cli import main as cli
+from splat_esd.config.experiment import find_file, load_experiment, read_study
 from splat_esd.errors import ConfigError, EnvironmentProblem, UsageError
 from splat_esd.export.images import render_turntable
-from splat_esd.formats.ply import read_ply
+from splat_esd.formats.read import open_splats
 from splat_esd.paths import CONF
 from splat_esd.study import job as job_module
 from splat_esd.study import launch as launch_module
 from splat_esd.study import run as run_module
-from splat_esd.study.experiment import cells, find_file, load_experiment
+from splat_esd.study.experiment import cells, in_shard
 from splat_esd.study.job import check, is_done
 from splat_esd.study.launch import KILLED, launch, processes
 from splat_esd.study.run import main
@@ -63,7 +64,7 @@ def study(tmp_path, tiny_sd):
 def finished(tmp_path_factory, tiny_sd):
     """The same, done; not to be changed."""
     arguments, out = written(tmp_path_factory.mktemp("finished"), tiny_sd)
-    main(arguments)
+    main(read_study(arguments))
     return arguments, out
 
 
@@ -100,11 +101,40 @@ def test_a_study_makes_every_run_in_its_place_and_one_report(finished, capsys):
     assert "step 4/4" in (out / "a-cat" / "sds" / "s3" / "log.txt").read_text()
 
 
+def test_shards_part_the_runs_and_the_report_gathers_them(finished, monkeypatch):
+    arguments, out = finished
+    every = cells(read_study(arguments))
+    parts = [[c.name for c in every if in_shard(c, f"{k}/3")] for k in (1, 2, 3)]
+    assert sorted(name for part in parts for name in part) == sorted(c.name for c in every)
+    started = []
+    monkeypatch.setattr(run_module, "launch", lambda todo, _: started.append(todo) or [])
+    (out / "report.html").unlink()
+    main(read_study([*arguments, "shard=2/3"]))
+    assert not (out / "report.html").exists(), "a part has no report of its own"
+    assert main(read_study([arguments[0], "report", *arguments[1:]])).is_file()
+    assert started == [], "what is there is not made again, and a report makes nothing"
+
+
+def test_the_prompts_may_be_the_lines_of_a_file(study, tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a red cat\n\n  a blue dog \n")
+    (file, *rest), _ = study
+    assert read_study([file, f"prompts=@{prompts}", *rest]).prompts == ("a red cat", "a blue dog")
+    with pytest.raises(ConfigError, match=r"prompts names the file none\.txt, which cannot be"):
+        read_study([file, "prompts=@none.txt"])
+
+
+@pytest.mark.parametrize("shard", ["0/4", "5/4", "x", "1/0"])
+def test_a_wrong_shard_is_refused(study, shard):
+    with pytest.raises(ConfigError, match="shard must be K/N with K from 1 to N"):
+        read_study([study[0][0], f"shard={shard}"])
+
+
 def test_the_same_command_makes_nothing_twice(finished, monkeypatch):
     arguments, out = finished
     monkeypatch.setattr(job_module, "generate", lambda config: pytest.fail("made again"))
     monkeypatch.setattr(job_module, "evaluate_run", lambda *a, **k: pytest.fail("judged again"))
-    assert main(arguments) == out / "report.html"
+    assert main(read_study(arguments)) == out / "report.html"
 
 
 def test_a_study_stopped_in_a_run_goes_on_to_the_same_bits(study, finished, monkeypatch):
@@ -121,12 +151,12 @@ def test_a_study_stopped_in_a_run_goes_on_to_the_same_bits(study, finished, monk
 
     monkeypatch.setattr(generate_module, "train_step", stopped)
     with pytest.raises(KeyboardInterrupt):
-        main(arguments)
+        main(read_study(arguments))
     states = [c["status"] for c in json.loads((out / "results.json").read_text())["cells"]]
     assert states == ["done", "missing", "missing", "missing"]
     monkeypatch.setattr(generate_module, "train_step", lambda r, s: calls.append(s) or real(r, s))
     calls.clear()
-    main(arguments)
+    main(read_study(arguments))
     assert calls == [2, 3, 0, 1, 2, 3, 0, 1, 2, 3]
     assert splats(out) == splats(finished[1])
 
@@ -142,7 +172,7 @@ def test_a_failing_run_is_listed_and_the_others_go_on(study, monkeypatch):
 
     monkeypatch.setattr(job_module, "generate", failing)
     with pytest.raises(EnvironmentProblem, match=r"1 of 4 runs failed.*same command"):
-        main(arguments)
+        main(read_study(arguments))
     found = {c["folder"]: c for c in json.loads((out / "results.json").read_text())["cells"]}
     assert found["a-cat/sds/s3"]["status"] == "failed"
     assert sum(c["status"] == "done" for c in found.values()) == 3
@@ -150,7 +180,7 @@ def test_a_failing_run_is_listed_and_the_others_go_on(study, monkeypatch):
     assert "a &lt;b&gt;strange&lt;/b&gt; thing happened" in page
     assert "Traceback" in (out / "a-cat/sds/s3/log.txt").read_text()
     monkeypatch.setattr(job_module, "generate", real)
-    main(arguments)
+    main(read_study(arguments))
     assert len(splats(out)) == 4
 
 
@@ -196,7 +226,7 @@ def test_the_same_file_runs_through_submitit(study, tmp_path):
     pytest.importorskip("submitit")
     arguments, out = study
     more = ["launcher=submitit", "submitit.cluster=local", "submitit.timeout_min=5"]
-    main([*arguments, *more, "processes=1"])
+    main(read_study([*arguments, *more, "processes=1"]))
     states = [c["status"] for c in json.loads((out / "results.json").read_text())["cells"]]
     assert states == ["done"] * 4
     assert list((out / "submitit").glob("*_result.pkl"))
@@ -213,14 +243,14 @@ def test_submitit_hears_of_a_wrong_setting_and_of_a_cluster_that_is_not_there(st
         (["submitit.cluster=slurm"], "srun"),
     ):
         with pytest.raises(UsageError, match=f"submitit: .*{says}"):
-            main([*arguments, "launcher=submitit", *settings])
+            main(read_study([*arguments, "launcher=submitit", *settings]))
 
 
 def test_a_folder_with_another_run_in_it_is_refused_before_anything_runs(finished):
     arguments, out = finished
     before = splats(out)
     with pytest.raises(UsageError, match=r"holds a run with steps 4, not 5; choose another out="):
-        main([*arguments, "steps=5"])
+        main(read_study([*arguments, "steps=5"]))
     assert splats(out) == before
     for cell in cells(load(arguments, "device=cpu", "log.every=7")):
         check(cell)  # where it runs and what it says changes nothing
@@ -236,7 +266,7 @@ def test_a_folder_with_another_run_in_it_is_refused_before_anything_runs(finishe
         (["seed=3"], "seed is not for a method to set"),
         (["seeds=[1,1]"], "seeds holds 1 twice"),
         (["seeds=[]"], "seeds has the wrong number of values"),
-        (["methods=3"], "methods must be a section of keys, got 3"),
+        (["methods=3"], "methods must give each method a name and a list of settings: methods: "),
         (['methods={"a/b": []}'], "cannot read methods"),
         (["prompts=[a cat, A CAT]"], "would share the folder a-cat"),
         (["launcher=slurm"], "launcher must be one of joblib, submitit"),
@@ -253,7 +283,7 @@ def test_every_mistake_is_named_before_anything_runs(study, given, says):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("prompts: [a", "cannot be composed"),
+        ("prompts: [a", "is not readable as YAML, line"),
         ("prompts: [a]\nseeds: 1\n", "methods is missing"),
         ("prompts: [a]\nmethods: {a/b: []}\nseeds: 1\n", "methods has the name 'a/b'"),
         ("prompts: [a]\nmethods: {a: []}\nseeds: 1\nspeed: 3\n", "unknown key speed"),
@@ -374,7 +404,9 @@ def test_the_report_asks_no_network_and_shows_every_run(finished):
     page = (finished[1] / "report.html").read_text()
     parsed = Page(page)
     assert parsed.open == []
-    assert all(url.startswith(("data:", "#")) for url in parsed.loads)
+    linked = [url for url in parsed.loads if not url.startswith(("data:", "#"))]
+    assert len(linked) == 4, "each turntable leads to its run"
+    assert all((finished[1] / url).exists() for url in linked)
     assert not re.search(r"@import|url\((?!#)", page)
     assert page.count("data:image/webp;base64,") == 4
     assert "<h3>a corgi</h3>" in page and "seed 3" in page
@@ -425,7 +457,7 @@ def test_one_picture_shows_every_asset_from_four_sides(finished):
         picture = np.asarray(sheet.convert("RGB"))
     strips = []
     for record in json.loads((finished[1] / "results.json").read_text())["cells"]:
-        gaussians = read_ply(finished[1] / record["folder"] / "splat.ply")
-        strips.append(np.hstack(render_turntable(gaussians, 4, size=96)[0].over_white().numpy()))
+        gaussians = open_splats(finished[1] / record["folder"] / "splat.ply")
+        strips.append(np.hstack(render_turntable(gaussians, 4, size=96)[0].over_grey().numpy()))
     rows = [row.tobytes() for row in picture]
     assert all(any(strip[48].tobytes() in row for row in rows) for strip in strips)

@@ -79,7 +79,7 @@ def test_a_missing_ffmpeg_is_the_machines_problem(tmp_path, monkeypatch):
 
 def test_the_sheet_shows_every_view_with_a_label_below(tmp_path):
     labels = [f"{45 * i}°" for i in range(8)]
-    path = write_sheet(frames(8, 48, 64), tmp_path / "sheet.png", labels)
+    path = write_sheet(frames(8, 48, 64), tmp_path / "sheet.png", labels, columns=3)
     with Image.open(path) as image:
         sheet = np.asarray(image)
     tall = sheet.shape[0] // 3
@@ -93,7 +93,7 @@ def test_the_sheet_shows_every_view_with_a_label_below(tmp_path):
 
 def test_a_label_wider_than_its_view_is_not_cut(tmp_path):
     label = "azimuth 315 degrees, elevation 15 degrees"
-    path = write_sheet(frames(1, 8, 8), tmp_path / "sheet.png", [label])
+    path = write_sheet(frames(1, 8, 8), tmp_path / "sheet.png", [label], columns=4)
     with Image.open(path) as image:
         ink = np.asarray(image)[8:].min(axis=(0, 2)) < 128
     assert image.width > 200
@@ -103,4 +103,14 @@ def test_a_label_wider_than_its_view_is_not_cut(tmp_path):
 @pytest.mark.parametrize(("count", "labels"), [(2, ["one"]), (0, [])])
 def test_every_view_has_one_label(tmp_path, count, labels):
     with pytest.raises(ValueError, match="expected as many labels as views and at least one"):
-        write_sheet(frames(count), tmp_path / "sheet.png", labels)
+        write_sheet(frames(count), tmp_path / "sheet.png", labels, columns=4)
+
+
+def test_eight_views_stand_four_by_two_without_a_hole_and_the_title_below(tmp_path):
+    labels = ["view"] * 8
+    for title in ("", "a corgi (esd, seed 0)"):
+        path = write_sheet(frames(8, 48, 64), tmp_path / "s.png", labels, columns=4, title=title)
+        with Image.open(path) as image:
+            assert image.size[0] == 4 * 64
+            tall = image.size[1]
+    assert tall == 3 * 22 + 2 * 48

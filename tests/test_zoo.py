@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from splat_esd.config.commands import ZooTrainArguments, read_arguments
 from splat_esd.diffusion.prior import load_prior
 from splat_esd.errors import UsageError
 from splat_esd.paths import ASSETS
@@ -33,12 +34,16 @@ def test_folding_the_statistics_gives_unit_latents_and_the_same_pictures():
     assert z.mean((0, 2, 3)).abs().max() < 0.2 and (z.std((0, 2, 3)) - 1).abs().max() < 0.2
 
 
+def train_prior(arguments):
+    train.main(read_arguments(ZooTrainArguments, arguments, command="zoo train"))
+
+
 def test_training_stops_on_time_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "FOLDED", 8)
     given = [f"out={tmp_path}", "photos=8", "batch=2", "threads=1", "vae_minutes=0.02"]
-    train.main([*given, "unet_minutes=0.02"])
+    train_prior([*given, "unet_minutes=0.02"])
     before = torch.load(tmp_path / "work" / "unet.pt", weights_only=True)["step"]
-    train.main([*given, "unet_minutes=0.05"])
+    train_prior([*given, "unet_minutes=0.05"])
     assert torch.load(tmp_path / "work" / "unet.pt", weights_only=True)["step"] > before > 0
     prior = load_prior(str(tmp_path), device="cpu", dtype="fp32")
     assert prior.image_size == models.SIZE and prior.prediction == "v_prediction"
@@ -51,18 +56,18 @@ def test_training_stops_on_time_and_goes_on_where_it_stopped(tmp_path, monkeypat
 def test_training_from_a_prior_keeps_its_autoencoder_and_starts_at_its_weights(tmp_path):
     folder = ASSETS / "zoo"
     given = [f"out={tmp_path}", f"start={folder}", "photos=4", "batch=2", "threads=1"]
-    train.main([*given, "unet_minutes=0"])
+    train_prior([*given, "unet_minutes=1e-9"])
     vae, model = models.load_prior(tmp_path)
     same_vae, same_model = models.load_prior(folder)
     torch.testing.assert_close(vae.state_dict(), same_vae.state_dict(), atol=0, rtol=0)
     torch.testing.assert_close(model.state_dict(), same_model.state_dict(), atol=0, rtol=0)
-    train.main([*given, "unet_minutes=0.03"])
+    train_prior([*given, "unet_minutes=0.03"])
     moved = models.load_prior(tmp_path)[1].state_dict()
     assert any(
         not torch.equal(moved[name], value) for name, value in same_model.state_dict().items()
     )
     with pytest.raises(UsageError, match=r"here has no model_index.json; train a prior first"):
-        train.main([f"out={tmp_path / 'other'}", f"start={tmp_path / 'here'}"])
+        train_prior([f"out={tmp_path / 'other'}", f"start={tmp_path / 'here'}"])
 
 
 def test_the_embedded_prior_is_small_and_loads_in_a_stock_pipeline():

@@ -4,6 +4,7 @@ import math
 import torch
 from PIL import Image
 
+from splat_esd.config.commands import ZooExamArguments
 from splat_esd.zoo.judge.evaluate_prior import SECTORS, choose, grade, main, obeyed, sectors
 from splat_esd.zoo.judge.network import BINS, CLASSES, Verdict
 from splat_esd.zoo.world.captions import Composition, is_held_out
@@ -68,7 +69,7 @@ def test_a_view_is_obeyed_where_the_judge_sees_it():
 
 
 def test_the_shipped_prior_can_be_examined(tmp_path, capsys):
-    main([f"out={tmp_path}", "captions=2", "samples=2", "steps=2", "threads=1"])
+    main(ZooExamArguments(out=tmp_path, captions=2, samples=2, steps=2, threads=1))
     report = json.loads((tmp_path / "exam.json").read_text())
     assert set(report) == {"settings", "seen", "held_out", "azimuth", "views"}
     assert 0.0 <= report["seen"]["all"] <= min(report["seen"][k] for k in ("object", "color"))

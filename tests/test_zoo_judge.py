@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from splat_esd.config.commands import ZooJudgeArguments
 from splat_esd.errors import UsageError
 from splat_esd.paths import ASSETS
 from splat_esd.zoo.judge import train as judge_train
@@ -141,10 +142,10 @@ def test_spoilt_photos_are_pictures_and_a_function_of_the_generator():
 
 def test_training_the_judge_stops_on_time_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(judge_train, "EXAM", 8)
-    given = [f"out={tmp_path}", "photos=12", "batch=4"]
-    judge_train.main([*given, "minutes=0.01"])
+    given = ZooJudgeArguments(out=tmp_path, photos=12, batch=4)
+    judge_train.main(given.model_copy(update={"minutes": 0.01}))
     before = json.loads((tmp_path / "judge.json").read_text())["steps"]
-    judge_train.main([*given, "minutes=0.03"])
+    judge_train.main(given.model_copy(update={"minutes": 0.03}))
     assert json.loads((tmp_path / "judge.json").read_text())["steps"] > before > 0
     network = build_network()
     assert sum(p.numel() for p in network.parameters()) < 2e6

@@ -1,40 +1,34 @@
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
+from splat_esd.config.commands import ZooJudgeArguments, read_arguments
 from splat_esd.errors import UsageError
 from splat_esd.zoo.prior import distributed as together
 from splat_esd.zoo.prior import loop as training
-from splat_esd.zoo.prior.loop import Clock, descend, load, log, read_settings, save
-
-
-@dataclass(frozen=True)
-class Settings:
-    out: str = "here"
-    minutes: float = 2.0
-    photos: int = 3
+from splat_esd.zoo.prior.loop import Clock, descend, load, log, save
 
 
 def test_settings_are_read_in_their_types():
-    settings = read_settings(Settings, ["minutes=1", "out=a=b"], command="zoo train")
-    assert settings == Settings("a=b", 1.0, 3)
+    asked = read_arguments(ZooJudgeArguments, ["minutes=1", "out=a=b"], command="zoo judge")
+    assert asked == ZooJudgeArguments(minutes=1.0, out=Path("a=b"))
 
 
 @pytest.mark.parametrize(
     ("argument", "expected"),
     [
-        ("epochs=3", r"zoo train takes out=\.\.\., minutes=\.\.\., photos=\.\.\.; got epochs=3\."),
-        ("photos", "zoo train takes .*; got photos"),
-        ("photos=many", "photos: expected a int, got many"),
+        ("epochs=3", "unknown key epochs; the keys stand in splat-esd zoo --help"),
+        ("photos", "'photos' is no setting; zoo judge takes out=, minutes=, photos="),
+        ("photos=many", "photos must be an integer, got 'many'"),
+        ("photos=0", r"photos must lie in \[1, inf\), got 0"),
     ],
 )
 def test_a_wrong_setting_is_refused(argument: str, expected: str):
     with pytest.raises(UsageError, match=expected):
-        read_settings(Settings, [argument], command="zoo train")
+        read_arguments(ZooJudgeArguments, [argument], command="zoo judge")
 
 
 def test_the_clock_goes_on_where_it_stood_and_the_rate_falls_to_a_fiftieth():

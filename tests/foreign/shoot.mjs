@@ -4,6 +4,7 @@
 //   query      what the page is told, after the ?
 //   data       a folder served as /data/
 //   width, height, out     of the picture; no picture without `out`
+//   phone      whether the screen is touched
 //   actions    JavaScript run in the page, one after the other, once it is ready; what they return
 //              is in `returned`
 //
@@ -62,7 +63,8 @@ const browser = await puppeteer.launch({ headless: true, ...(await chromium()) }
 const told = { asked: [], errors: [], returned: [] };
 try {
   const page = await browser.newPage();
-  await page.setViewport({ width: job.width ?? 256, height: job.height ?? 256 });
+  const touched = { isMobile: job.phone ?? false, hasTouch: job.phone ?? false };
+  await page.setViewport({ width: job.width ?? 256, height: job.height ?? 256, ...touched });
   const query = new URLSearchParams(job.query ?? {});
   const address = job.page.includes("://") ? job.page : `${own}/${job.page}?${query}`;
   const own_or_inside = [own, "data:", "blob:", ...(job.allowed ?? [])];
