@@ -2,6 +2,8 @@
 process of as many threads.
 """
 
+import os
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -18,10 +20,25 @@ def spawn(work: Callable, processes: int, meeting: Path, *arguments) -> None:
     """
     meeting.unlink(missing_ok=True)
     if processes == 1:
-        return _join(0, 1, meeting.absolute(), work, arguments)
+        _join(0, 1, meeting.absolute(), work, arguments)
+        dist.destroy_process_group()
+        return
     torch.multiprocessing.spawn(
-        _join, (processes, meeting.absolute(), work, arguments), nprocs=processes
+        _join_and_exit, (processes, meeting.absolute(), work, arguments), nprocs=processes
     )
+
+
+def _join_and_exit(
+    rank: int, processes: int, meeting: Path, work: Callable, arguments: tuple
+) -> None:
+    """Works, waits for the others and leaves without tidying up: gloo's threads, when they were
+    taken down, have aborted a process whose work was done.
+    """
+    _join(rank, processes, meeting, work, arguments)
+    dist.barrier()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _join(rank: int, processes: int, meeting: Path, work: Callable, arguments: tuple) -> None:
@@ -30,7 +47,6 @@ def _join(rank: int, processes: int, meeting: Path, work: Callable, arguments: t
         "gloo", init_method=f"file://{meeting}", rank=rank, world_size=processes, timeout=PATIENCE
     )
     work(*arguments)
-    dist.destroy_process_group()
 
 
 def rank() -> int:
