@@ -31,7 +31,6 @@ NAMES = {
     "opacities": "logit_opacities",
     "sh": "sh",
 }
-GATHERED = ("grad2d", "count")  # per Gaussian: sum of screen gradient norms, number of views
 _SEEDS = 2**31
 
 
@@ -64,11 +63,32 @@ class Density:
         if self.config.strategy == "default":
             out.info["means2d"].retain_grad()
 
-    def after_step(
-        self, out: RenderOutput, step: int, generator: torch.Generator
-    ) -> dict[str, float | int]:
-        """Gathers screen gradients, and grows and prunes in a round; call it after the optimisers.
+    def screen_gradients(self, out: RenderOutput, step: int, views: int) -> dict[str, Tensor]:
+        """Returns for each Gaussian the sum of the norms of its screen gradients, in units of half
+        the image, and how many views show it; call it after the backward pass.
 
+        Only Gaussians with a positive radius in a view count there, as in gsplat.
+
+        Arguments:
+            views: Of the whole batch, over which the loss is a mean.
+        """
+        if self.config.strategy != "default" or step >= self.last:
+            return {}
+        info = out.info
+        grads = info["means2d"].grad.clone()
+        grads[..., 0] *= info["width"] / 2.0 * views
+        grads[..., 1] *= info["height"] / 2.0 * views
+        seen = (info["radii"] > 0).all(dim=-1)  # [C, N]
+        norms = torch.where(seen, grads.norm(dim=-1), 0.0)
+        return {"grad2d": norms.sum(0), "count": seen.sum(0, dtype=torch.float32)}
+
+    def after_step(
+        self, screen: dict[str, Tensor], step: int, generator: torch.Generator
+    ) -> dict[str, float | int]:
+        """Adds up screen gradients, and grows and prunes in a round; call it after the optimisers.
+
+        Arguments:
+            screen: What `screen_gradients` returned.
         Returns:
             Nothing, or in a round the numbers `grown` and `pruned` (mcmc: `moved`).
         Raises:
@@ -83,8 +103,8 @@ class Density:
             if self.config.strategy == "mcmc":
                 stats = self._mcmc_step(params, optimizers, in_round)
             else:
-                if step < self.last:
-                    self._gather(out)
+                for name, value in screen.items():
+                    self.state[name] = self.state.get(name, torch.zeros_like(value)) + value
                 stats = self._round(params, optimizers) if in_round else {}
         for name, field in NAMES.items():
             setattr(self.gaussians, field, params[name])
@@ -98,23 +118,6 @@ class Density:
         """Restores the sums; the Gaussians must be those they were gathered for."""
         self.state = {k: v.to(self.gaussians.device, copy=True) for k, v in state.items()}
 
-    def _gather(self, out: RenderOutput) -> None:
-        """Adds the norms of the screen gradients, in units of half the image, and the view counts.
-
-        Only Gaussians with a positive radius in a view count there, as in gsplat.
-        """
-        info = out.info
-        grads = info["means2d"].grad.clone()
-        grads[..., 0] *= info["width"] / 2.0 * info["n_cameras"]
-        grads[..., 1] *= info["height"] / 2.0 * info["n_cameras"]
-        for name in GATHERED:
-            if name not in self.state:
-                self.state[name] = torch.zeros(len(self.gaussians), device=grads.device)
-        seen = (info["radii"] > 0).all(dim=-1)  # [C, N]
-        index = seen.nonzero()[:, 1]
-        self.state["grad2d"].index_add_(0, index, grads[seen].norm(dim=-1))
-        self.state["count"].index_add_(0, index, torch.ones_like(index, dtype=torch.float32))
-
     def _round(self, params: Params, optimizers: Optimizers) -> dict[str, float | int]:
         """Prunes transparent and huge Gaussians, then clones small and splits large ones."""
         from gsplat.strategy import ops
@@ -126,8 +129,8 @@ class Density:
         clones, splits = chosen & ~large, chosen & large
         ops.duplicate(params, optimizers, self.state, clones)
         ops.split(params, optimizers, self.state, F.pad(splits, (0, int(clones.sum()))))
-        for name in GATHERED:
-            self.state[name].zero_()
+        for gathered in self.state.values():
+            gathered.zero_()
         return {"grown": int(chosen.sum()), "pruned": int(pruned.sum())}
 
     def _mcmc_step(

@@ -29,6 +29,7 @@ from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.prompts import PromptBook
 from splat_esd.diffusion.schedule import sample_steps
 from splat_esd.diffusion.text import concatenate
+from splat_esd.distributed import Rows
 
 BUCKETS = 4  # of t, for the measured share of the entropic term
 
@@ -134,10 +135,16 @@ class SDS:
         cameras: Cameras,
         step: int,
         generator: torch.Generator,
+        rows: Rows | None = None,
     ) -> Score:
-        """Returns grad_z = w(t) (eps_prior - eps_q) of each view at a random time."""
-        noisy = self.diffuse(z, step, generator)
-        q = self.particles(noisy, cameras, generator)
+        """Returns grad_z = w(t) (eps_prior - eps_q) of each view at a random time.
+
+        Arguments:
+            rows: Which rows of the whole batch these views are, for which all is drawn.
+        """
+        rows = rows or Rows(len(z))
+        noisy = self.diffuse(z, step, generator, rows)
+        q = self.particles(noisy, cameras, generator, rows)
         difference = self.prior_eps(noisy.z_t, noisy.t, cameras) - q.eps
         stats = {"score_norm": difference.square().mean().sqrt().item()}
         if q.entropic is not None:
@@ -145,13 +152,17 @@ class SDS:
         grad = self.weight(noisy.t) * difference
         return Score(grad, stats | self.evaluations, q.losses)
 
-    def diffuse(self, z: Tensor, step: int, generator: torch.Generator) -> Noisy:
+    def diffuse(self, z: Tensor, step: int, generator: torch.Generator, rows: Rows) -> Noisy:
         """Draws t from this step's range and eps ~ N(0, I):  z_t = alpha_t z + sigma_t eps."""
-        t = sample_steps(self.prior.schedule, *self.time_range(step), len(z), generator)
-        eps = torch.randn(z.shape, generator=generator, device=generator.device)
+        size = (rows.count, *z.shape[1:])
+        t = sample_steps(self.prior.schedule, *self.time_range(step), rows.count, generator)
+        eps = torch.randn(size, generator=generator, device=generator.device)
+        t, eps = rows.of(t), rows.of(eps)
         return Noisy(z, self.prior.schedule.add_noise(z, eps, t), t, eps)
 
-    def particles(self, noisy: Noisy, cameras: Cameras, generator: torch.Generator) -> Particles:
+    def particles(
+        self, noisy: Noisy, cameras: Cameras, generator: torch.Generator, rows: Rows
+    ) -> Particles:
         """Returns eps_q, the score of our own renders: for a single image, the noise put in."""
         return Particles(noisy.eps)
 
@@ -222,7 +233,9 @@ class ESD(SDS):
     def evaluations(self) -> dict[str, int]:
         return super().evaluations | {"unet_phi": 1 if self.lam in (0.0, 1.0) else 2}
 
-    def particles(self, noisy: Noisy, cameras: Cameras, generator: torch.Generator) -> Particles:
+    def particles(
+        self, noisy: Noisy, cameras: Cameras, generator: torch.Generator, rows: Rows
+    ) -> Particles:
         """Returns  lambda phi(z_t, t) + (1 - lambda) phi(z_t, t, c)  and the entropic term
         lambda (phi(z_t, t, c) - phi(z_t, t));  a branch of weight 0 is not run, and the term then
         not known.
@@ -233,7 +246,7 @@ class ESD(SDS):
         null branch, the one that carries the entropy.
         """
         lam = self.lam
-        eps, losses = self._taught(noisy, cameras, generator)
+        eps, losses = self._taught(noisy, cameras, generator, rows)
         if lam in (0.0, 1.0):
             return Particles(eps, None, losses)
         kept, camera = ~losses.dropped, camera_vector(cameras)
@@ -244,23 +257,28 @@ class ESD(SDS):
         return Particles(mixed, lam * (eps_camera - eps_null), losses)
 
     def losses(
-        self, z: Tensor, cameras: Cameras, step: int, generator: torch.Generator
+        self, z: Tensor, cameras: Cameras, step: int, generator: torch.Generator, rows: Rows
     ) -> DenoisingLosses:
         """Returns what teaches phi once more, at a (z_t, t, eps) of its own."""
-        return self._taught(self.diffuse(z, step, generator), cameras, generator)[1]
+        noisy = self.diffuse(z, step, generator, rows)
+        return self._taught(noisy, cameras, generator, rows)[1]
 
     def _taught(
-        self, noisy: Noisy, cameras: Cameras, generator: torch.Generator
+        self, noisy: Noisy, cameras: Cameras, generator: torch.Generator, rows: Rows
     ) -> tuple[Tensor, DenoisingLosses]:
-        lam = self.lam
-        probability = lam if lam in (0.0, 1.0) else self.config.lora.camera_drop
-        coin = torch.rand(len(noisy.z), generator=generator, device=generator.device)
-        dropped = coin < probability
+        dropped = rows.of(self._coins(rows.count, generator))
         with torch.enable_grad():
             eps, losses = self.phi.eps_and_losses(
                 noisy.z, noisy.z_t, noisy.t, noisy.eps, camera_vector(cameras), dropped
             )
         return eps, DenoisingLosses(losses, dropped)
+
+    def _coins(self, count: int, generator: torch.Generator) -> Bool[Tensor, " B"]:
+        """Draws whose camera phi is not told; at lambda = 0 and 1 one branch alone is asked."""
+        if self.lam in (0.0, 1.0):
+            return torch.full((count,), self.lam == 1.0, device=generator.device)
+        coin = torch.rand(count, generator=generator, device=generator.device)
+        return coin < self.config.lora.camera_drop
 
 
 def entropic_shares(

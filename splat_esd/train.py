@@ -6,7 +6,7 @@
         phi   <- phi - eta' grad_phi |eps_phi(z_t, t, y, c or nothing) - eps|^2
 
 with one draw of (z_t, t, eps) for both: the pass of phi that theta needs is the one that teaches
-it.
+it. Several processes each take some rows of the batch; their gradients are summed.
 
 Randomness is a function of (seed, step), so a run that is stopped and continued gives the same
 bits.
@@ -25,6 +25,7 @@ from splat_esd.config.load import Config
 from splat_esd.densify import Density
 from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.prompts import PromptBook
+from splat_esd.distributed import Rows, mean_of, rows_of, sum_in_place
 from splat_esd.errors import EnvironmentProblem
 from splat_esd.formats.frame import UNIT_BALL
 from splat_esd.formats.read import ImportedSplats
@@ -154,18 +155,22 @@ def train_step(run: Run, step: int) -> dict[str, float | int]:
         ESD (Wang et al., 2024), Algorithm 1.
     """
     config = run.config
+    rows = rows_of(config.cameras.batch_size)  # of the batch, which every process draws whole
     generator = step_generator(run.seed, step, run.device)
-    cameras = run.cameras.sample(generator, step / config.steps)  # c ~ p(c)
-    out = render(run, cameras, run.background.sample(len(cameras), generator))  # x = g(theta, c)
+    cameras = rows.of(run.cameras.sample(generator, step / config.steps))  # c ~ p(c)
+    background = rows.of(run.background.sample(rows.count, generator))
+    out = render(run, cameras, background)  # x = g(theta, c)
     z = run.prior.encode_images(out.rgb)  # z = E(x)
 
     # E[ (dz/dtheta)^T grad_z ]  and  grad_phi |phi(z_t, t, c or null) - eps|^2, of one draw
-    score = run.guidance.gradient(z.detach(), cameras, step, generator)
+    score = run.guidance.gradient(z.detach(), cameras, step, generator, rows)
     loss = run.prior.surrogate(out.rgb, z, score.grad)  # d loss / d z = grad_z / B
     loss = loss + regularize(out, run.gaussians, **config.regularize.model_dump())
     run.density.before_backward(out)
-    loss.backward()
-    phi_stats = _phi_gradient(run, score.phi)
+    (rows.share * loss).backward()
+    phi_stats = _phi_gradient(run, score.phi, rows)
+    screen = run.density.screen_gradients(out, step, rows.count)
+    sum_in_place(_gradients(run) + list(screen.values()))  # before anything has changed
     finite = _finite(run)
 
     stats: dict[str, float] = {"refused": 1}
@@ -179,11 +184,11 @@ def train_step(run: Run, step: int) -> dict[str, float | int]:
         if run.phi_optimizer is not None:  # phi <- phi - eta' ...
             run.phi_optimizer.step()
         if before is not None:
-            finite, phi_stats = _teach_phi_on(run, z.detach(), cameras, step, generator)
+            finite, phi_stats = _teach_phi_on(run, z.detach(), cameras, step, generator, rows)
             if not finite:
                 _put_back(run, before)
     if finite:
-        stats = run.density.after_step(out, step, generator)
+        stats = run.density.after_step(screen, step, generator)
     run.refused = 0 if finite else run.refused + 1
     run.refused_in_all += not finite
     for optimizer in run.optimizers.values():
@@ -193,19 +198,28 @@ def train_step(run: Run, step: int) -> dict[str, float | int]:
             f"the gradients were not finite in {run.refused} steps in a row (at step {step}); "
             "nothing was changed by them. Try prior.dtype=fp32, or a lower guidance.cfg_scale."
         )
-    return score.stats | phi_stats | stats
+    return mean_of(score.stats | phi_stats, rows.share) | stats
 
 
-def _phi_gradient(run: Run, losses: DenoisingLosses | None) -> dict[str, float]:
+def _gradients(run: Run) -> list[torch.Tensor]:
+    return [p.grad for o in _optimizers(run) for p in _parameters(o) if p.grad is not None]
+
+
+def _phi_gradient(run: Run, losses: DenoisingLosses | None, rows: Rows) -> dict[str, float]:
     if losses is None or run.phi_optimizer is None:
         return {"unet_phi_training": 0}
     run.phi_optimizer.zero_grad()
-    losses.values.mean().backward()
+    (rows.share * losses.values.mean()).backward()
     return losses.stats() | {"unet_phi_training": 1}
 
 
 def _teach_phi_on(
-    run: Run, z: torch.Tensor, cameras: Cameras, step: int, generator: torch.Generator
+    run: Run,
+    z: torch.Tensor,
+    cameras: Cameras,
+    step: int,
+    generator: torch.Generator,
+    rows: Rows,
 ) -> tuple[bool, dict[str, float]]:
     """Makes the updates of phi beyond the first, each with a (z_t, t, eps) of its own; returns
     whether all gradients were finite, and what to log.
@@ -214,8 +228,9 @@ def _teach_phi_on(
     if not isinstance(guidance, ESD) or run.phi_optimizer is None:
         return True, stats
     for done in range(1, run.config.guidance.lora.steps):
-        losses = guidance.losses(z, cameras, step, generator)
-        stats = _phi_gradient(run, losses) | {"unet_phi_training": done + 1}
+        losses = guidance.losses(z, cameras, step, generator, rows)
+        stats = _phi_gradient(run, losses, rows) | {"unet_phi_training": done + 1}
+        sum_in_place([p.grad for p in _parameters(run.phi_optimizer) if p.grad is not None])
         if not _finite(run):
             return False, stats
         run.phi_optimizer.step()

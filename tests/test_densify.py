@@ -52,7 +52,8 @@ class Training:
         loss.backward()
         for optimizer in self.optimizers.values():
             optimizer.step()
-        stats = self.density.after_step(out, step, generator(step))
+        screen = self.density.screen_gradients(out, step, len(self.cameras))
+        stats = self.density.after_step(screen, step, generator(step))
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
         return stats
@@ -102,7 +103,8 @@ def with_moments(training):
 
 def in_one_round(training, gradients, step=0):
     out = seen_with(training.gaussians, gradients)
-    return training.density.after_step(out, step, generator())
+    screen = training.density.screen_gradients(out, step, 1)
+    return training.density.after_step(screen, step, generator())
 
 
 def test_what_grows_has_the_largest_gradients():
@@ -124,7 +126,7 @@ def test_gradients_are_means_over_the_views_that_see_a_splat():
     out = seen_with(gaussians, torch.full((N,), 2.0))
     out.info["radii"][0, :10] = 0
     out.info["means2d"].grad[0, :10] = 0
-    training.density.after_step(out, 1, generator())
+    training.density.after_step(training.density.screen_gradients(out, 1, 1), 1, generator())
     gradients = torch.full((N,), 2.0)
     gradients[:10] = 3.0  # a sum of 3 over one view, where others have 4 over two
     before = gaussians.means.detach().clone()
@@ -280,7 +282,8 @@ def test_rounds_are_held_on_a_gpu(strategy):
     gaussians.logit_opacities[:5] = -9.0
     training = with_moments(Training(gaussians, strategy=strategy, cap=N + 3, noise=1.0))
     out = seen_with(training.gaussians, torch.ones(N, device="cuda"))
-    stats = training.density.after_step(out, 0, torch.Generator("cuda").manual_seed(0))
+    screen = training.density.screen_gradients(out, 0, 1)
+    stats = training.density.after_step(screen, 0, torch.Generator("cuda").manual_seed(0))
     assert stats["grown"] > 0
     assert N <= len(training.gaussians) <= N + 3
     for name, parameter in training.gaussians.parameters().items():

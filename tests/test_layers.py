@@ -19,7 +19,7 @@ MODULES = {
 # one layer do not know each other.
 LAYERS = [
     {"errors", "paths"},
-    {"console"},
+    {"console", "distributed"},
     {"geometry", "config"},
     {"cameras", "gaussians"},
     {"diffusion", "rasterize", "formats"},
@@ -37,11 +37,12 @@ LAYERS = [
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 MUST_NOT_KNOW = {
     "guidance": {"gaussians", "rasterize"},
-    "zoo": set(RANK) - {"errors", "paths", "config", "geometry", "cameras", "diffusion", "zoo"},
+    "zoo": set(RANK)
+    - {"errors", "paths", "config", "geometry", "cameras", "diffusion", "zoo", "distributed"},
 }
 # Every library that the package imports, and the only modules that may.
 DOORS = {
-    "diffusers": {"diffusion.prior", "zoo.prior.models", "zoo.prior.history"}
+    "diffusers": {"diffusion.prior", "diffusion.lora", "zoo.prior.models", "zoo.prior.history"}
     | {"zoo.judge.evaluate_prior"},
     "transformers": {"diffusion.prior", "zoo.prior.models", "metrics.networks"},
     "peft": {"diffusion.lora"},

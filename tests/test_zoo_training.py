@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from splat_esd import distributed
 from splat_esd.config.commands import ZooJudgeArguments, read_arguments
 from splat_esd.errors import UsageError
-from splat_esd.zoo.prior import distributed as together
 from splat_esd.zoo.prior import loop as training
-from splat_esd.zoo.prior.loop import Clock, descend, load, log, save
+from splat_esd.zoo.prior.loop import Clock, average_gradients, descend, load, log, save
 
 
 def test_settings_are_read_in_their_types():
@@ -87,16 +87,16 @@ def test_the_log_has_a_line_of_json_each_time(tmp_path):
 def learn_apart(folder: Path) -> None:
     """Two processes with other data and clocks: what each has learnt, and when it thinks it is."""
     torch.manual_seed(0)
-    model, x = torch.nn.Linear(2, 1), torch.tensor([1.0, 2.0]) * (1 + together.rank())
+    model, x = torch.nn.Linear(2, 1), torch.tensor([1.0, 2.0]) * (1 + distributed.rank())
     optimizer = torch.optim.SGD(model.parameters())
     for _ in range(3):
-        descend(model(x).square().sum(), model, optimizer, 0.01, together.average_gradients)
-    found = {"spent": together.agree(10.0 + together.rank()), **model.state_dict()}
-    torch.save(found, folder / f"{together.rank()}.pt")
+        descend(model(x).square().sum(), model, optimizer, 0.01, average_gradients)
+    found = {"spent": distributed.broadcast(10.0 + distributed.rank()), **model.state_dict()}
+    torch.save(found, folder / f"{distributed.rank()}.pt")
 
 
 def test_two_processes_learn_as_one_of_both_their_data_and_go_by_one_clock(tmp_path):
-    together.spawn(learn_apart, 2, tmp_path / "meeting", tmp_path)
+    distributed.spawn(learn_apart, 2, tmp_path / "meeting", tmp_path)
     torch.manual_seed(0)
     model, optimizer = (m := torch.nn.Linear(2, 1)), torch.optim.SGD(m.parameters())
     x = torch.tensor([[1.0, 2.0], [2.0, 4.0]])

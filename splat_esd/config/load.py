@@ -54,7 +54,7 @@ FROM_PRIOR = (
 Section = TypeVar("Section", bound=FrozenSection)
 # What may differ when a run is resumed: where it runs, and what is shown and written.
 # `steps` may not: learning rates, times and densification are fractions of the run.
-RESUMABLE = ("resume", "device", "viewer", "export", "mesh", "log")
+RESUMABLE = ("resume", "device", "processes", "viewer", "export", "mesh", "log")
 _OF_THE_WAY = ("out", "seeds", "keep", "classifier", *RESUMABLE)  # what decides no number of a run
 
 
@@ -97,6 +97,9 @@ class Config(FrozenSection):
     resume: UserPath | None = key(None, "Folder of a run to continue; its config.yaml is used.")
     viewer: bool = key(False, "Show the splat in the browser while it grows (127.0.0.1 only).")
     device: Literal["auto", "cpu", "cuda"] = key("auto", "auto (cuda if there is one) | cpu | cuda")
+    processes: Count | Literal["auto"] = key(
+        "auto", "Processes a step's views are spread over; auto: on a CPU as many as help."
+    )
     prior: PriorConfig = PriorConfig()
     guidance: GuidanceConfig = GuidanceConfig()
     cameras: CamerasConfig = CamerasConfig()

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from splat_esd import console
+from splat_esd import console, distributed
 from splat_esd.cameras import turntable
-from splat_esd.config.load import Config, cached_mirror, choose_prior
-from splat_esd.diffusion.prior import Prior, load_prior
+from splat_esd.config.load import Config, choose_prior
+from splat_esd.diffusion.prior import Prior
+from splat_esd.distributed import LostProcess
 from splat_esd.errors import EnvironmentProblem, UsageError
 from splat_esd.export.bundle import write_files
 from splat_esd.export.images import to_images
@@ -23,13 +24,14 @@ from splat_esd.export.live_viewer import TrainingView
 from splat_esd.export.turntable import write_sheet
 from splat_esd.formats.frame import UNIT_BALL
 from splat_esd.formats.spz import write_spz
-from splat_esd.paths import ASSETS
 from splat_esd.runs.folder import RunFolder, claim_run_folder
 from splat_esd.runs.interrupt import Interrupted, Stop, listening
 from splat_esd.runs.live_controls import apply_controls, controls, restore_controls
+from splat_esd.runs.processes import Followers, following, step_together
 from splat_esd.runs.resume import check_moved, check_there, go_back, restore, resume_command, save
+from splat_esd.runs.start import choose_device, open_prior, warn_of_stable_diffusion
 from splat_esd.runs.summary import describe
-from splat_esd.train import NotFinite, Run, make_run, render, train_step
+from splat_esd.train import NotFinite, Run, make_run, render
 
 OnStep = Callable[[int, dict[str, Any]], None]
 
@@ -53,19 +55,29 @@ def generate(config: Config, *, on_step: OnStep | None = None) -> Path:
     if config.seed is None:
         config = config.model_copy(update={"seed": random.SystemRandom().randrange(2**32)})
     device, why = choose_device(config)
-    _warn_of_stable_diffusion(config, device)
-    with console.busy("loading the prior"):
-        prior = open_prior(config, device)
-        run = make_run(config, prior)
-    _warn_of_words(prior, config.negative_prompt)
+    warn_of_stable_diffusion(config, device)
+    with following(config, device) as (followers, meeting):
+        with console.busy("loading the prior"):
+            prior = open_prior(config, device)
+            run = make_run(config, prior)
+        _warn_of_words(prior, config.negative_prompt)
+        return _run(run, followers, meeting, why, on_step)
+
+
+def _run(run: Run, followers: Followers, meeting: Path, why: str, on_step: OnStep | None) -> Path:
+    """Finds or makes the run's folder, trains there, and leaves a true status behind."""
+    config = run.config
     with listening() as stop, claim_run_folder(config) as (folder, continued):
         try:
             start = restore(run, folder) if continued else 0
             restore_controls(run, folder, start)
+            followers.meet(meeting)
+            if start:
+                followers.restore(run)
             _introduce(config, run, folder, why, start)
-            folder.write_run(status="running", **_versions(config, prior))
+            folder.write_run(status="running", **_versions(config, run.prior))
             folder.checkpoints.mkdir(exist_ok=True)
-            _loop(run, folder, start, on_step, stop)
+            _loop(run, followers, folder, start, on_step, stop)
         except KeyboardInterrupt:
             with stop.shielded():
                 _end(folder, "interrupted")
@@ -88,65 +100,11 @@ def generate(config: Config, *, on_step: OnStep | None = None) -> Path:
     return folder.path
 
 
-def _warn_of_stable_diffusion(config: Config, device: torch.device) -> None:
-    name = config.prior.name
-    if device.type != "cpu" or name == "zoo" or config.prior.path is not None:
-        return
-    fetched = "" if cached_mirror(name) else " and fetches about 5 GB first"
-    console.warn(
-        f"prior={name} without a CUDA GPU takes minutes a step{fetched}; Ctrl-C stops it, and "
-        "prior=zoo is made for this machine."
-    )
-
-
 def _warn_of_words(prior: Prior, negative_prompt: str) -> None:
     _, left_out = prior.split_words(negative_prompt)
     if left_out:
         said = ", ".join(map(repr, left_out))
         console.warn(f"negative_prompt: this prior does not know {said}; left out.")
-
-
-def choose_device(config: Config) -> tuple[torch.device, str]:
-    """Returns the device and why it was chosen.
-
-    Raises:
-        EnvironmentProblem: If CUDA is asked for and not there.
-    """
-    there = torch.cuda.is_available()
-    if config.device == "cuda" and not there:
-        raise EnvironmentProblem(
-            "device=cuda: PyTorch sees no CUDA GPU here; `splat-esd doctor` says why, "
-            "device=cpu works everywhere."
-        )
-    if config.device == "auto":
-        return torch.device(
-            "cuda" if there else "cpu"
-        ), "GPU found" if there else "no CUDA GPU here"
-    return torch.device(config.device), "as asked"
-
-
-def open_prior(config: Config, device: torch.device) -> Prior:
-    """Loads the prior that the configuration names: a path, the embedded zoo, or a hub id."""
-    settings = config.prior
-    source, *mirrors = [settings.path] if settings.path else list(settings.mirrors) or [_embedded()]
-    return load_prior(
-        source,
-        mirrors=tuple(mirrors),
-        revision=settings.revision,
-        device=device,
-        dtype=settings.dtype,
-        pullback=settings.pullback,
-    )
-
-
-def _embedded() -> str:
-    folder = ASSETS / "zoo"
-    if not (folder / "model_index.json").is_file():
-        raise EnvironmentProblem(
-            f"the embedded prior is missing from {folder}; reinstall splat-esd, or train it with "
-            f"splat-esd zoo train out={folder}."
-        )
-    return str(folder)
 
 
 def _end(folder: RunFolder, status: str, **facts: object) -> None:
@@ -156,7 +114,14 @@ def _end(folder: RunFolder, status: str, **facts: object) -> None:
             folder.write_run(status=status, **facts)
 
 
-def _loop(run: Run, folder: RunFolder, start: int, on_step: OnStep | None, stop: Stop) -> None:
+def _loop(
+    run: Run,
+    followers: Followers,
+    folder: RunFolder,
+    start: int,
+    on_step: OnStep | None,
+    stop: Stop,
+) -> None:
     """Trains from `start` to the end, saving on the way; when a signal asks for it, saves the
     state and the splats.
     """
@@ -177,9 +142,11 @@ def _loop(run: Run, folder: RunFolder, start: int, on_step: OnStep | None, stop:
                 stop.wait()
                 whole = False
                 try:
-                    stats = train_step(run, step)
+                    followers.step(run, step)
+                    stats = step_together(run, step)
                 except NotFinite as problem:
                     step, whole = go_back(run, folder, problem), True
+                    followers.restore(run)
                     continue
                 step, whole = step + 1, True
                 check_there(run, folder, step)
@@ -187,8 +154,16 @@ def _loop(run: Run, folder: RunFolder, start: int, on_step: OnStep | None, stop:
                 if on_step is not None:
                     on_step(step, stats)
         stop.now()
+        followers.end()
         check_moved(run)
-        _finish(run, folder, step, begun, stop)
+        _finish(run, followers, folder, step, begun, stop)
+    except LostProcess as problem:  # noticed before the step had changed anything
+        with stop.shielded():
+            save(run, folder, step)
+        said = str(problem).rstrip(".")
+        raise LostProcess(
+            f"{said}; step {step} is saved, continue with: {resume_command(folder)}"
+        ) from problem
     except KeyboardInterrupt as wish:
         with stop.shielded():
             # A second signal tore a step apart: the last checkpoint is what there is.
@@ -198,7 +173,8 @@ def _loop(run: Run, folder: RunFolder, start: int, on_step: OnStep | None, stop:
             if torn or folder.is_finished:
                 raise
             console.warn(f"stopped at step {step} of {config.steps}; saving the state.")
-        _stop(run, folder, step, begun, stop)
+        followers.end()
+        _stop(run, followers, folder, step, begun, stop)
         raise
     finally:
         if viewer is not None:
@@ -243,14 +219,16 @@ def write_preview(run: Run, path: Path) -> None:
     write_sheet(strips, path, ["0", "90", "180", "270"], columns=2)
 
 
-def _stop(run: Run, folder: RunFolder, step: int, begun: float, stop: Stop) -> None:
+def _stop(
+    run: Run, followers: Followers, folder: RunFolder, step: int, begun: float, stop: Stop
+) -> None:
     """Saves the state, says how to continue, and only then writes the splats."""
     trained = time.monotonic() - begun
     with stop.shielded():
         try:
             save(run, folder, step)
         finally:
-            _write_facts(run, folder, step, trained, status="interrupted")
+            _write_facts(run, followers, folder, step, trained, status="interrupted")
             _say_how_to_continue(folder)
     stop.check()
     settings = run.config.export.model_copy(update={"formats": ("ply",)})
@@ -263,7 +241,9 @@ def _say_how_to_continue(folder: RunFolder) -> None:
     console.command(resume_command(folder))
 
 
-def _finish(run: Run, folder: RunFolder, step: int, begun: float, stop: Stop) -> None:
+def _finish(
+    run: Run, followers: Followers, folder: RunFolder, step: int, begun: float, stop: Stop
+) -> None:
     trained = time.monotonic() - begun
     with stop.shielded():
         save(run, folder, step)
@@ -285,7 +265,7 @@ def _finish(run: Run, folder: RunFolder, step: int, begun: float, stop: Stop) ->
     exported = time.monotonic() - begun - trained
     with stop.shielded():
         facts = {"status": "finished", "seconds_export": round(exported, 2)}
-        _write_facts(run, folder, step, trained, **facts)
+        _write_facts(run, followers, folder, step, trained, **facts)
     if run.refused_in_all:
         console.warn(f"{run.refused_in_all} steps gave no finite gradient and changed nothing.")
     if failure is not None:
@@ -296,14 +276,20 @@ def _finish(run: Run, folder: RunFolder, step: int, begun: float, stop: Stop) ->
 
 
 def _write_facts(
-    run: Run, folder: RunFolder, step: int, trained: float, **facts: str | float
+    run: Run,
+    followers: Followers,
+    folder: RunFolder,
+    step: int,
+    trained: float,
+    **facts: str | float,
 ) -> None:
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     folder.write_run(
         steps=step,
         gaussians=len(run.gaussians),
         refused=run.refused_in_all,
         seconds_training=round(trained, 2),
-        peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        peak_memory_mib=own + followers.memory_mib,
         **facts,
     )
 
@@ -327,13 +313,20 @@ def _introduce(config: Config, run: Run, folder: RunFolder, why: str, start: int
         {
             "prompt": config.prompt,
             "prior": f"{config.prior.name} ({_why_prior(config)}), {run.prior.image_size} px",
-            "device": f"{run.device.type} ({why}), {torch.get_num_threads()} threads",
+            "device": f"{run.device.type} ({why}), {_spread()}",
             "guidance": f"{method}, CFG {config.guidance.cfg_scale:g}",
             "steps": f"{config.steps}" + (f", continuing from {start}" if start else ""),
             "seed": str(config.seed),
             "folder": str(folder),
         }
     )
+
+
+def _spread() -> str:
+    threads, count = torch.get_num_threads(), distributed.world()
+    if count == 1:
+        return f"{threads} threads"
+    return f"{count} processes of {'one thread' if threads == 1 else f'{threads} threads'}"
 
 
 def _why_prior(config: Config) -> str:
@@ -353,6 +346,7 @@ def _versions(config: Config, prior: Prior) -> dict[str, object]:
         "seed": config.seed,
         "device": prior.device.type,
         "threads": torch.get_num_threads(),
+        "processes": distributed.world(),
         "prior": {"name": config.prior.name, "source": prior.source, "revision": prior.revision},
         "versions": {name: version(name) for name in names} | {"python": platform.python_version()},
     }

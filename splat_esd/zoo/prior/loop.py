@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from splat_esd import distributed
+
 PAUSE = 20.0  # seconds, longer than any step takes
 
 
@@ -64,6 +66,13 @@ def descend(
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
+
+
+def average_gradients(model: torch.nn.Module) -> None:
+    """Replaces gradients by their mean over the processes:  g = 1/P sum_p g_p."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    distributed.sum_in_place(gradients)
+    torch._foreach_div_(gradients, float(distributed.world()))
 
 
 def log(path: Path, **values: float | int) -> None:

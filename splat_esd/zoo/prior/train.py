@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from splat_esd import distributed
 from splat_esd.config.commands import ZooTrainArguments
-from splat_esd.zoo.prior import distributed as together
 from splat_esd.zoo.prior.dataset import Bias, Photos, compose, take_photos
 from splat_esd.zoo.prior.history import sample, write_history
-from splat_esd.zoo.prior.loop import Clock, descend, load, log, save
+from splat_esd.zoo.prior.loop import Clock, average_gradients, descend, load, log, save
 from splat_esd.zoo.prior.models import (
     CHANNELS,
     SCALE,
@@ -44,7 +44,7 @@ def main(settings: ZooTrainArguments) -> None:
     photos = photos_of(settings)
     vae = started or train_vae(photos, settings, work)
     encode_photos(vae, photos, work / "latents.npy", settings.seed + 1)
-    together.spawn(train_unet, settings.threads, work / "meeting", settings, vae)
+    distributed.spawn(train_unet, settings.threads, work / "meeting", settings, vae)
     write_history(out)
 
 
@@ -157,7 +157,7 @@ def train_unet(settings: ZooTrainArguments, vae) -> None:
     of several processes, and writes their running average as a prior.
     """
     out = settings.out
-    photos, first = photos_of(settings), together.rank() == 0
+    photos, first = photos_of(settings), distributed.rank() == 0
     latents = np.load(out / "work" / "latents.npy", mmap_mode="r")
     torch.manual_seed(settings.seed)
     tokenizer, scheduler = build_tokenizer(), build_scheduler()
@@ -172,15 +172,15 @@ def train_unet(settings: ZooTrainArguments, vae) -> None:
     step, spent = load(out / "work" / "unet.pt", **state)
     generator, rng = _randomness(settings.seed, step)
     clock, saved, sampled, losses = Clock(settings.unet_minutes, spent), spent, spent, []
-    share = settings.batch // together.processes()
-    while (spent := together.agree(clock.spent)) < clock.budget:
+    share = settings.batch // distributed.world()
+    while (spent := distributed.broadcast(clock.spent)) < clock.budget:
         index = torch.randint(len(latents), (share,), generator=generator).numpy()
         captions = [_caption(photos, int(i) % len(photos), rng) for i in index]
         tokens = _tokens(tokenizer, captions)
         loss = _denoise(
             model, scheduler, torch.from_numpy(latents[index]).float(), tokens, generator
         )
-        descend(loss, model, optimizer, clock.rate(5e-4, step, spent), together.average_gradients)
+        descend(loss, model, optimizer, clock.rate(5e-4, step, spent), average_gradients)
         losses.append(loss.item())
         average.update_parameters(model)
         step += 1
@@ -202,7 +202,7 @@ def train_unet(settings: ZooTrainArguments, vae) -> None:
 
 
 def _randomness(seed: int, step: int) -> tuple[torch.Generator, np.random.Generator]:
-    state = np.random.SeedSequence([seed, step, together.rank()])
+    state = np.random.SeedSequence([seed, step, distributed.rank()])
     number = int(state.generate_state(1)[0])
     return torch.Generator().manual_seed(number), np.random.default_rng(state)
 

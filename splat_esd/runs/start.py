@@ -1,0 +1,67 @@
+"""What a run starts with: the device, and the prior on it."""
+
+import os
+
+import torch
+
+from splat_esd import console
+from splat_esd.config.load import Config, cached_mirror
+from splat_esd.diffusion.prior import Prior, load_prior
+from splat_esd.errors import EnvironmentProblem
+from splat_esd.paths import ASSETS
+
+
+def choose_device(config: Config) -> tuple[torch.device, str]:
+    """Returns the device and why it was chosen.
+
+    Raises:
+        EnvironmentProblem: If CUDA is asked for and not there.
+    """
+    there = torch.cuda.is_available()
+    if config.device == "cuda" and not there:
+        raise EnvironmentProblem(
+            "device=cuda: PyTorch sees no CUDA GPU here; `splat-esd doctor` says why, "
+            "device=cpu works everywhere."
+        )
+    kind = config.device
+    why = "as asked"
+    if kind == "auto":
+        kind, why = ("cuda", "GPU found") if there else ("cpu", "no CUDA GPU here")
+    # Of the processes that a launcher starts on one machine, each takes a GPU of its own.
+    number = int(os.environ.get("LOCAL_RANK", "0"))
+    return torch.device(kind, number) if kind == "cuda" and number else torch.device(kind), why
+
+
+def open_prior(config: Config, device: torch.device) -> Prior:
+    """Loads the prior that the configuration names: a path, the embedded zoo, or a hub id."""
+    settings = config.prior
+    source, *mirrors = [settings.path] if settings.path else list(settings.mirrors) or [_embedded()]
+    return load_prior(
+        source,
+        mirrors=tuple(mirrors),
+        revision=settings.revision,
+        device=device,
+        dtype=settings.dtype,
+        pullback=settings.pullback,
+    )
+
+
+def _embedded() -> str:
+    folder = ASSETS / "zoo"
+    if not (folder / "model_index.json").is_file():
+        raise EnvironmentProblem(
+            f"the embedded prior is missing from {folder}; reinstall splat-esd, or train it with "
+            f"splat-esd zoo train out={folder}."
+        )
+    return str(folder)
+
+
+def warn_of_stable_diffusion(config: Config, device: torch.device) -> None:
+    name = config.prior.name
+    if device.type != "cpu" or name == "zoo" or config.prior.path is not None:
+        return
+    fetched = "" if cached_mirror(name) else " and fetches about 5 GB first"
+    console.warn(
+        f"prior={name} without a CUDA GPU takes minutes a step{fetched}; Ctrl-C stops it, and "
+        "prior=zoo is made for this machine."
+    )
