@@ -83,11 +83,6 @@ def join(meeting: Path, number: int, count: int) -> None:
     )
 
 
-def launched() -> bool:
-    """Tells whether a launcher such as torchrun started this process, one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ
-
-
 def join_launched() -> None:
     """Joins the processes that the launcher names in RANK, WORLD_SIZE and MASTER_ADDR."""
     gpus = torch.cuda.is_available()

@@ -30,6 +30,7 @@ from splat_esd.config.experiment import read_study
 from splat_esd.config.load import Config, ExportJob, load_config, load_export
 from splat_esd.diffusion.vocabulary import check_prompt
 from splat_esd.errors import EnvironmentProblem, UsageError
+from splat_esd.runs.launcher import leads, refuse_several
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,12 @@ def _generate(config: Config) -> None:
         from splat_esd.runs.generate import generate
         from splat_esd.study.seeds import generate_seeds
     if config.seeds > 1 or config.keep == "best":
+        refuse_several("seeds and keep")
         generate_seeds(config)
     elif not already_made(config):
-        tell_outcome(generate(config), config)
+        folder = generate(config)
+        if leads():
+            tell_outcome(folder, config)
 
 
 def _export(job: ExportJob) -> None:
@@ -143,6 +147,7 @@ def _command(name: str, model: type[Arguments], function: str) -> Command:
 def _study(experiment: Any) -> None:
     from splat_esd.study.run import main
 
+    refuse_several("study")
     main(experiment)
 
 

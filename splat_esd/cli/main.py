@@ -9,13 +9,14 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any, NoReturn
 
 from splat_esd.cli.commands import COMMANDS
 from splat_esd.cli.help import HELP
 from splat_esd.errors import EnvironmentProblem, SplatError, UsageError, did_you_mean
+from splat_esd.runs.launcher import leads
 
 OUT_OF_MEMORY = "out of memory; try cameras.batch_size=1, quality=draft or a smaller density.cap."
 BUG = "this is a bug in splat-esd; please report it with the lines above."
@@ -30,13 +31,25 @@ def run() -> NoReturn:
         # A prompt may hold characters that an old terminal has not.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    code = main(sys.argv[1:])
+    with _quiet_unless_first():
+        code = main(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError, AttributeError):
             _close(stream)
     sys.exit(code)
+
+
+@contextmanager
+def _quiet_unless_first() -> Iterator[None]:
+    """Leaves speaking to the first of the processes that a launcher started."""
+    with ExitStack() as streams:
+        if not leads():
+            nowhere = streams.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            streams.enter_context(redirect_stdout(nowhere))
+            streams.enter_context(redirect_stderr(nowhere))
+        yield
 
 
 def main(argv: Sequence[str]) -> int:

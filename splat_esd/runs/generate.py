@@ -26,8 +26,9 @@ from splat_esd.formats.frame import UNIT_BALL
 from splat_esd.formats.spz import write_spz
 from splat_esd.runs.folder import RunFolder, claim_run_folder
 from splat_esd.runs.interrupt import Interrupted, Stop, listening
+from splat_esd.runs.launcher import launched, leads
 from splat_esd.runs.live_controls import apply_controls, controls, restore_controls
-from splat_esd.runs.processes import Followers, following, step_together
+from splat_esd.runs.processes import Followers, follow_launched, following, step_together
 from splat_esd.runs.resume import check_moved, check_there, go_back, restore, resume_command, save
 from splat_esd.runs.start import choose_device, open_prior, warn_of_stable_diffusion
 from splat_esd.runs.summary import describe
@@ -52,6 +53,8 @@ def generate(config: Config, *, on_step: OnStep | None = None) -> Path:
         KeyboardInterrupt: After Ctrl-C, once the state is saved and what there is has been
             exported.
     """
+    if launched() and not leads():
+        return follow_launched()
     if config.seed is None:
         config = config.model_copy(update={"seed": random.SystemRandom().randrange(2**32)})
     device, why = choose_device(config)
@@ -154,7 +157,7 @@ def _loop(
                 if on_step is not None:
                     on_step(step, stats)
         stop.now()
-        followers.end()
+        followers.end(folder.path)
         check_moved(run)
         _finish(run, followers, folder, step, begun, stop)
     except LostProcess as problem:  # noticed before the step had changed anything
@@ -173,7 +176,7 @@ def _loop(
             if torn or folder.is_finished:
                 raise
             console.warn(f"stopped at step {step} of {config.steps}; saving the state.")
-        followers.end()
+        followers.end(folder.path)
         _stop(run, followers, folder, step, begun, stop)
         raise
     finally:

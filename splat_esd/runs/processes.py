@@ -24,6 +24,7 @@ from splat_esd.config.load import Config
 from splat_esd.distributed import LostProcess
 from splat_esd.errors import EnvironmentProblem, UsageError
 from splat_esd.export.live_viewer import Controls
+from splat_esd.runs.launcher import launched
 from splat_esd.runs.live_controls import controls, set_controls
 from splat_esd.runs.start import choose_device, open_prior
 from splat_esd.train import NotFinite, Run, make_run, restore_run, run_state, train_step
@@ -73,11 +74,11 @@ class Followers:
         if self._following:
             distributed.broadcast(("restore", _on_cpu(run_state(run)), controls(run)))
 
-    def end(self) -> None:
-        """Lets them go, and learns how much memory they took."""
+    def end(self, folder: Path) -> None:
+        """Lets them go, tells them the run's folder, and learns how much memory they took."""
         if self._following:
             self._following = False
-            distributed.broadcast(("end",))
+            distributed.broadcast(("end", folder))
             self.memory_mib = sum(distributed.collect(0))
 
     def cause(self) -> str:
@@ -112,7 +113,7 @@ def following(config: Config, device: torch.device) -> Iterator[tuple[Followers,
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory(prefix="splat-esd-") as folder:
         meeting = Path(folder)
-        if distributed.launched():
+        if launched():
             count = int(os.environ["WORLD_SIZE"])
             _check_views(count, config)
             distributed.join_launched()
@@ -199,14 +200,15 @@ def _end_with_the_leader() -> None:
     distributed.exit_at_once(EnvironmentProblem.exit_code)
 
 
-def follow_launched() -> None:
-    """The program of all but the first process that a launcher has started."""
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, signal.SIG_IGN)  # the leader saves, and then lets all go
+def follow_launched() -> Path:
+    """Follows as one of the processes that a launcher has started; returns the run's folder."""
     distributed.join_launched()
     config = distributed.broadcast()
-    _follow(_prepare(config))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the leader saves, and then lets all go
+    folder = _follow(_prepare(config))
     distributed.leave()
+    return folder
 
 
 def _prepare(config: Config) -> Run:
@@ -214,7 +216,8 @@ def _prepare(config: Config) -> Run:
     return make_run(config, open_prior(config, device))
 
 
-def _follow(run: Run) -> None:
+def _follow(run: Run) -> Path:
+    """Does what the leader says until it says that the run has ended; returns its folder."""
     distributed.collect("ready")
     while True:
         match distributed.broadcast():
@@ -227,9 +230,9 @@ def _follow(run: Run) -> None:
             case ("restore", state, wanted):
                 restore_run(run, state)
                 _turn(run, wanted)
-            case _:
+            case ("end", folder):
                 distributed.collect(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-                return
+                return folder
 
 
 def _turn(run: Run, wanted: Controls) -> None:
