@@ -326,7 +326,7 @@ def test_a_full_disk_is_one_message_and_the_last_checkpoint_stays(tmp_path, tiny
     def full(folder, step, state):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("splat_esd.runs.resume.save_checkpoint", full)
+    monkeypatch.setattr("splat_esd.runs.restore.save_checkpoint", full)
     with pytest.raises(
         EnvironmentProblem, match=r"No space left.*continue with: splat-esd resume="
     ):

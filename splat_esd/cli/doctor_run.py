@@ -8,7 +8,7 @@ from splat_esd.formats.read import open_splats
 from splat_esd.runs.checkpoint import checkpoints, load_checkpoint
 from splat_esd.runs.folder import RunFolder
 from splat_esd.runs.lock import holder
-from splat_esd.runs.resume import resume_command
+from splat_esd.runs.restore import resume_command
 
 
 def examine_run(path: Path) -> int:

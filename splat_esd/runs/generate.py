@@ -29,7 +29,7 @@ from splat_esd.runs.interrupt import Interrupted, Stop, listening
 from splat_esd.runs.launcher import launched, leads
 from splat_esd.runs.live_controls import apply_controls, controls, restore_controls
 from splat_esd.runs.processes import Followers, follow_launched, following, step_together
-from splat_esd.runs.resume import check_moved, check_there, go_back, restore, resume_command, save
+from splat_esd.runs.restore import check_moved, check_there, go_back, restore, resume_command, save
 from splat_esd.runs.start import choose_device, open_prior, warn_of_stable_diffusion
 from splat_esd.runs.summary import describe
 from splat_esd.train import NotFinite, Run, make_run, render
