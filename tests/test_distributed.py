@@ -75,8 +75,8 @@ def test_a_short_run_or_a_large_prior_is_not_spread_and_no_process_is_without_a_
 def command(prior, out, *more, launcher=()):
     return [
         sys.executable, *launcher, "-m", "splat_esd", "prompt=a corgi", "prior=sd15",
-        f"prior.path={prior}", "prior.dtype=fp32", f"out={out}", "steps=110", "init.count=300", "density.cap=400",
-        "export.formats=[ply]", "log.every=5", "log.checkpoint_every=20", *more,
+        f"prior.path={prior}", "prior.dtype=fp32", f"out={out}", "steps=110",
+        "init.count=300", "density.cap=400", "export.formats=[ply]", "log.every=5", "log.checkpoint_every=20", *more,
     ]  # fmt: skip
 
 

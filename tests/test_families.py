@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from splat_esd.config.load import load_config
-from splat_esd.diffusion.prior import load_prior
+from splat_esd.diffusion.loading import load_prior
 from splat_esd.errors import UsageError
 from splat_esd.runs.generate import generate
 

@@ -42,9 +42,9 @@ MUST_NOT_KNOW = {
 }
 # Every library that the package imports, and the only modules that may.
 DOORS = {
-    "diffusers": {"diffusion.prior", "diffusion.lora", "zoo.prior.models", "zoo.prior.history"}
+    "diffusers": {"diffusion.loading", "diffusion.lora", "zoo.prior.models", "zoo.prior.history"}
     | {"zoo.judge.evaluate_prior"},
-    "transformers": {"diffusion.prior", "zoo.prior.models", "metrics.networks"},
+    "transformers": {"diffusion.loading", "zoo.prior.models", "metrics.networks"},
     "peft": {"diffusion.lora"},
     "gsplat": {"rasterize.cuda", "densify", "gsplat_cpu.install", "formats.compressed_ply"},
     "plyfile": {"formats.ply"},
@@ -64,7 +64,7 @@ DOORS = {
     "yaml": {"config.yaml_file", "config.load"},
     "pydantic": {"config.schema", "config.load", "config.validation", "config.reference"}
     | {"config.commands", "config.experiment"},
-    "huggingface_hub": {"diffusion.prior", "config.load"},
+    "huggingface_hub": {"diffusion.loading", "config.load"},
     "safetensors": {"zoo.judge.network", "zoo.judge.train"},
     "imageio_ffmpeg": {"export.turntable", "cli.doctor"},
     "PIL": {"export.turntable", "mesh.textured", "study.job", "study.sheet"}

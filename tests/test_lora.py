@@ -5,8 +5,8 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 
 from splat_esd.cameras import orbit_cameras
+from splat_esd.diffusion.loading import load_prior
 from splat_esd.diffusion.lora import Phi, camera_vector
-from splat_esd.diffusion.prior import load_prior
 
 
 def cameras(azimuth, fovy=0.75):

@@ -4,7 +4,7 @@ import shutil
 import pytest
 import torch
 
-from splat_esd.diffusion.prior import load_prior
+from splat_esd.diffusion.loading import load_prior
 from splat_esd.errors import EnvironmentProblem, UsageError
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from splat_esd.cameras import orbit_cameras
-from splat_esd.diffusion.prior import load_prior
+from splat_esd.diffusion.loading import load_prior
 from splat_esd.diffusion.prompts import VIEWS, PromptBook, view_index, view_weights
 
 

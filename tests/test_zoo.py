@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from splat_esd.config.commands import ZooTrainArguments, read_arguments
-from splat_esd.diffusion.prior import load_prior
+from splat_esd.diffusion.loading import load_prior
 from splat_esd.errors import UsageError
 from splat_esd.paths import ASSETS
 from splat_esd.zoo.prior import models, train

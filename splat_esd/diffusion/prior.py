@@ -1,33 +1,24 @@
 """The prior: a frozen text-to-image model in diffusers' layout; it speaks eps."""
 
-import json
-import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from splat_esd.diffusion.checks import check_pipeline
-from splat_esd.diffusion.families import FAMILIES, Family
+from splat_esd.diffusion.families import Family
 from splat_esd.diffusion.schedule import Schedule
 from splat_esd.diffusion.text import Text
 from splat_esd.diffusion.vocabulary import (
     Vocabulary,
     check_words,
-    read_vocabulary,
     unknown_words,
     words_of,
 )
-from splat_esd.errors import EnvironmentProblem, UsageError
 
-PREDICTIONS = ("epsilon", "v_prediction")
 PULL = 0.1  # how strongly a picture is drawn to what the autoencoder can express
-_FILES = ["model_index.json", "*/config.json", "*/scheduler_config.json", "tokenizer*/*"]
-_WEIGHTS = ["*/model.safetensors", "*/diffusion_pytorch_model.safetensors"]
 
 
 @dataclass
@@ -177,170 +168,3 @@ class Prior:
     def target(self, z: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """Returns what `denoise` is trained to answer: the noise, or the velocity."""
         return eps if self.prediction == "epsilon" else self.schedule.velocity(z, eps, t)
-
-
-def load_prior(
-    source: str,
-    *,
-    mirrors: tuple[str, ...] = (),
-    revision: str | None = None,
-    device: torch.device | str,
-    dtype: str,
-    pullback: str = "encoder",
-) -> Prior:
-    """Loads a prior from a folder, from the hub's local cache, or from the hub.
-
-    Arguments:
-        source: A folder in diffusers' layout, or a hub id; `mirrors` are tried after it, in order.
-        dtype: "auto" (bf16 where the device computes in it, else fp32), "bf16" or "fp32".
-        pullback: "encoder" or "decoder".
-    Raises:
-        UsageError: If the folder is not a prior.
-        EnvironmentProblem: If a hub id is neither on this machine nor to be reached.
-    """
-    device = torch.device(device)
-    folder, source, commit = _locate(source, mirrors, revision)
-    half = _computes_bf16(device) if dtype == "auto" else dtype == "bf16"
-    compute = torch.bfloat16 if half else torch.float32
-    try:
-        check_pipeline(folder, source)
-        prior = _read(folder, source, commit, device, compute, pullback)
-        _try_call(prior)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UsageError(
-            f"prior.path: {folder} cannot be read as a diffusers pipeline: {_first_line(error)}"
-        ) from error
-    return prior
-
-
-@torch.no_grad()
-def _try_call(prior: Prior) -> None:
-    """Asks the UNet once, at the smallest size that passes through it."""
-    config = prior.unet.config
-    side = 2 ** len(config.block_out_channels)
-    z_t = torch.zeros(1, config.in_channels, side, side, device=prior.device)
-    text = prior.encode_text([""])
-    try:
-        out = prior.eps(z_t, torch.zeros(1, dtype=torch.long, device=prior.device), text)
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise ValueError(f"unet: a trial call failed: {_first_line(error)}") from error
-    if out.shape != z_t.shape:
-        raise ValueError(
-            f"unet: expected {z_t.shape[1]} output channels, got {out.shape[1]}; "
-            "use a text-to-image model that predicts eps or v."
-        )
-
-
-def _computes_bf16(device: torch.device) -> bool:
-    """Tells whether bf16 is the faster: on a GPU, and on processors with instructions for it."""
-    if device.type != "cpu":
-        return True
-    # Older torch cannot tell, and without such instructions bf16 is slower than float32.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def _read(
-    folder: Path,
-    source: str,
-    commit: str | None,
-    device: torch.device,
-    dtype: torch.dtype,
-    pullback: str,
-) -> Prior:
-    import diffusers
-    import transformers
-
-    for library in (diffusers, transformers):
-        library.utils.logging.set_verbosity_error()
-        library.utils.logging.disable_progress_bar()
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-
-    def part(cls: Any, name: str) -> Any:
-        return cls.from_pretrained(folder, subfolder=name, local_files_only=True)
-
-    scheduler = part(diffusers.DDPMScheduler, "scheduler")
-    prediction = scheduler.config.prediction_type
-    if prediction not in PREDICTIONS:
-        raise ValueError(f"prediction_type: expected one of {PREDICTIONS}, got {prediction!r}.")
-    vae = part(diffusers.AutoencoderKL, "vae") if index.get("vae", [None])[0] else None
-    unet = part(diffusers.UNet2DConditionModel, "unet")
-    family = FAMILIES[unet.config.addition_embed_type]
-    encoders = [part(getattr(transformers, c), name) for name, c in family.encoders.items()]
-    for module in (vae, unet, *encoders):
-        if module is not None:
-            module.eval().requires_grad_(False).to(device, torch.float32)
-    return Prior(
-        schedule=Schedule(scheduler.alphas_cumprod.to(device)),
-        unet=unet.to(dtype),
-        vae=vae,
-        text_encoders=encoders,
-        tokenizers=[
-            part(transformers.CLIPTokenizer, name.replace("text_encoder", "tokenizer"))
-            for name in family.encoders
-        ],
-        family=family,
-        zero_empty=bool(index.get("force_zeros_for_empty_prompt")),
-        prediction=prediction,
-        source=source,
-        revision=commit,
-        dtype=dtype,
-        vocabulary=read_vocabulary(folder),
-        pullback=pullback,
-    )
-
-
-def _locate(
-    source: str, mirrors: tuple[str, ...], revision: str | None
-) -> tuple[Path, str, str | None]:
-    """Finds the folder of a prior: a local folder, the hub's cache, then the hub itself."""
-    if Path(source).is_dir():
-        if not (Path(source) / "model_index.json").is_file():
-            raise UsageError(
-                f"prior.path: {source} has no model_index.json; expected a folder in diffusers' "
-                "layout (unet, text_encoder, tokenizer, scheduler and, for latent priors, vae)."
-            )
-        return Path(source), source, None
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
-        raise UsageError(f"prior.path: {source} is neither a folder nor a hub id like owner/name.")
-    from huggingface_hub import snapshot_download
-
-    names = [source, *mirrors]
-    for online in (False, True):
-        for name in names if not online or _hub_answers() else []:
-            try:
-                folder = snapshot_download(
-                    name,
-                    revision=revision,
-                    local_files_only=not online,
-                    allow_patterns=_FILES + _WEIGHTS,
-                )
-                return Path(folder), name, Path(folder).name
-            except (OSError, ValueError):
-                continue  # this copy is not there; the next may be
-    raise EnvironmentProblem(
-        f"prior {source!r} is not on this machine and the hub cannot be reached or no longer has "
-        f"it (tried {', '.join(names)}); run `hf download {source}` where there is a network, "
-        "set prior.path=<folder>, or use prior=zoo."
-    )
-
-
-def _hub_answers() -> bool:
-    """Tells within five seconds whether the hub can be reached, instead of a minute of retries."""
-    import socket
-    from urllib.parse import urlparse
-
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    url = urlparse(constants.ENDPOINT)
-    try:
-        socket.create_connection((url.hostname, url.port or 443), timeout=5).close()
-    except OSError:
-        return False
-    return True
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -49,8 +49,11 @@ def read_raw_points(path: Path, *, count: int) -> RawPoints:
     suffix = path.suffix.lower()
     try:
         raw = _read(path, suffix, count)
-    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise UsageError(f"{path} cannot be read as points: {error}") from error
+    except UsageError:
+        raise
+    except Exception as error:  # whatever a damaged file makes of numpy, zip, trimesh and python
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UsageError(f"{path} cannot be read as points: {said}") from error
     finite = np.asarray(np.isfinite(raw.points).all(axis=1))
     if not finite.any():
         raise UsageError(f"{path} holds no points with finite coordinates.")

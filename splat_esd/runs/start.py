@@ -6,7 +6,8 @@ import torch
 
 from splat_esd import console
 from splat_esd.config.load import Config, cached_mirror
-from splat_esd.diffusion.prior import Prior, load_prior
+from splat_esd.diffusion.loading import load_prior
+from splat_esd.diffusion.prior import Prior
 from splat_esd.errors import EnvironmentProblem
 from splat_esd.paths import ASSETS
 
