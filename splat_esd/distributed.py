@@ -140,7 +140,7 @@ def sum_in_place(tensors: Sequence[Tensor]) -> None:
         tensor.copy_(part.view_as(tensor))
 
 
-def mean_of(stats: Mapping[str, float], weight: float) -> dict[str, float]:
+def mean_of(stats: Mapping[str, float | int], weight: float) -> dict[str, float | int]:
     """Returns the weighted mean of each number over the ranks that have it."""
     if world() == 1:
         return dict(stats)

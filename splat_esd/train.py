@@ -205,7 +205,7 @@ def _gradients(run: Run) -> list[torch.Tensor]:
     return [p.grad for o in _optimizers(run) for p in _parameters(o) if p.grad is not None]
 
 
-def _phi_gradient(run: Run, losses: DenoisingLosses | None, rows: Rows) -> dict[str, float]:
+def _phi_gradient(run: Run, losses: DenoisingLosses | None, rows: Rows) -> dict[str, float | int]:
     if losses is None or run.phi_optimizer is None:
         return {"unet_phi_training": 0}
     run.phi_optimizer.zero_grad()
@@ -220,11 +220,12 @@ def _teach_phi_on(
     step: int,
     generator: torch.Generator,
     rows: Rows,
-) -> tuple[bool, dict[str, float]]:
+) -> tuple[bool, dict[str, float | int]]:
     """Makes the updates of phi beyond the first, each with a (z_t, t, eps) of its own; returns
     whether all gradients were finite, and what to log.
     """
-    guidance, stats = run.guidance, {}
+    guidance = run.guidance
+    stats: dict[str, float | int] = {}
     if not isinstance(guidance, ESD) or run.phi_optimizer is None:
         return True, stats
     for done in range(1, run.config.guidance.lora.steps):

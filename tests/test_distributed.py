@@ -76,7 +76,8 @@ def command(prior, out, *more, launcher=()):
     return [
         sys.executable, *launcher, "-m", "splat_esd", "prompt=a corgi", "prior=sd15",
         f"prior.path={prior}", "prior.dtype=fp32", f"out={out}", "steps=110",
-        "init.count=300", "density.cap=400", "export.formats=[ply]", "log.every=5", "log.checkpoint_every=20", *more,
+        "init.count=300", "density.cap=400", "export.formats=[ply]", "log.every=5",
+        "log.checkpoint_every=20", *more,
     ]  # fmt: skip
 
 
