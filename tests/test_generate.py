@@ -141,7 +141,7 @@ def test_five_steps_a_stop_and_five_more_equal_ten(tmp_path, tiny_sd, monkeypatc
             raise KeyboardInterrupt
         return real(run, step)
 
-    monkeypatch.setattr("splat_esd.runs.generate.train_step", stopped)
+    monkeypatch.setattr("splat_esd.runs.processes.train_step", stopped)
     with pytest.raises(KeyboardInterrupt):
         generate(small(tmp_path / "halves", tiny_sd))
     (halves,) = (tmp_path / "halves" / "a-corgi").iterdir()
@@ -149,7 +149,7 @@ def test_five_steps_a_stop_and_five_more_equal_ten(tmp_path, tiny_sd, monkeypatc
     assert before["status"] == "interrupted" and before["steps"] == 5
     assert not (halves / "sheet.png").exists()  # the prompt is back soon: only the splats
     assert open_splats(halves / "splat.ply").means.isfinite().all()
-    monkeypatch.setattr("splat_esd.runs.generate.train_step", real)
+    monkeypatch.setattr("splat_esd.runs.processes.train_step", real)
     assert generate(small(tmp_path / "halves", tiny_sd)) == halves
     assert (halves / "splat.ply").read_bytes() == (whole / "splat.ply").read_bytes()
     steps = [json.loads(x)["step"] for x in (halves / "metrics.jsonl").read_text().splitlines()]
@@ -187,7 +187,7 @@ def test_the_time_of_all_sessions_is_added_up(tmp_path, tiny_sd, monkeypatch):
         return real(run, step)
 
     again = []
-    monkeypatch.setattr("splat_esd.runs.generate.train_step", a_minute_each)
+    monkeypatch.setattr("splat_esd.runs.processes.train_step", a_minute_each)
     with pytest.raises(KeyboardInterrupt):
         generate(small(tmp_path, tiny_sd))
     again.append(True)
@@ -204,7 +204,7 @@ def test_a_second_interruption_leaves_the_status_and_the_hint(
     def interrupted(*given, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("splat_esd.runs.generate.train_step", interrupted)
+    monkeypatch.setattr("splat_esd.runs.processes.train_step", interrupted)
     monkeypatch.setattr("splat_esd.runs.generate.write_files", interrupted)
     with pytest.raises(KeyboardInterrupt):
         generate(small(tmp_path, tiny_sd))
@@ -237,12 +237,12 @@ def test_stable_diffusion_without_a_gpu_warns_before_it_fetches(tmp_path, monkey
 def test_resume_names_a_folder_instead_of_the_same_command(tmp_path, tiny_sd, monkeypatch):
     real = train_step
     monkeypatch.setattr(
-        "splat_esd.runs.generate.train_step",
+        "splat_esd.runs.processes.train_step",
         lambda run, step: real(run, step) if step < 5 else (_ for _ in ()).throw(KeyboardInterrupt),
     )
     with pytest.raises(KeyboardInterrupt):
         generate(small(tmp_path, tiny_sd))
-    monkeypatch.setattr("splat_esd.runs.generate.train_step", real)
+    monkeypatch.setattr("splat_esd.runs.processes.train_step", real)
     (folder,) = (tmp_path / "a-corgi").iterdir()
     assert generate(load_config([f"resume={folder}"])) == folder
     assert json.loads((folder / "run.json").read_text())["steps"] == 10

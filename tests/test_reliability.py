@@ -52,7 +52,7 @@ def stopped_at(step, monkeypatch, what=KeyboardInterrupt):
             raise what
         return train_step(run, now)
 
-    monkeypatch.setattr("splat_esd.runs.generate.train_step", stopping)
+    monkeypatch.setattr("splat_esd.runs.processes.train_step", stopping)
 
 
 def test_a_lock_is_one_process_at_a_time(tmp_path):

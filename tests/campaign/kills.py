@@ -28,7 +28,7 @@ SETTINGS = (
 
 def run_kills(count: int, seed: int, folder: Path) -> list[Outcome]:
     """Kills `count` runs, the i-th with seed + i, in folders of their own."""
-    prior, took, whole = _whole(folder)
+    prior, took, whole = make_whole(folder)
     return [
         Outcome("kill", seed + i, _kill(folder / f"kill-{i}", prior, seed + i, took, whole))
         for i in range(count)
@@ -37,54 +37,54 @@ def run_kills(count: int, seed: int, folder: Path) -> list[Outcome]:
 
 def run_disks(count: int, seed: int, folder: Path) -> list[Outcome]:
     """Lets `count` runs write no file beyond a random length, the i-th with seed + i."""
-    prior, _, whole = _whole(folder)
+    prior, _, whole = make_whole(folder)
     return [
         Outcome("full disk", seed + i, _fill(folder / f"disk-{i}", prior, seed + i, whole))
         for i in range(count)
     ]
 
 
-def _whole(folder: Path) -> tuple[Path, float, bytes]:
+def make_whole(folder: Path) -> tuple[Path, float, bytes]:
     """Makes the run that nothing disturbs: its prior, the seconds it took, and its splat."""
     torch.set_num_threads(1)
     prior = save_tiny_prior(folder / "prior")
     begun = time.monotonic()
-    os.waitpid(_start(folder / "whole", prior), 0)
+    os.waitpid(start(folder / "whole", prior), 0)
     took = time.monotonic() - begun
     return prior, took, _only_run(folder / "whole").splat.read_bytes()
 
 
 def _fill(out: Path, prior: Path, seed: int, whole: bytes) -> str | None:
     length = int(10 ** random.Random(seed).uniform(1, 6))
-    status = os.waitpid(_start(out, prior, length), 0)[1]
+    status = os.waitpid(start(out, prior, length), 0)[1]
     code = os.waitstatus_to_exitcode(status)
     if code not in (0, 3):
         return f"exit {code} where files are cut at {length} bytes"
     partial = [p.name for p in out.rglob(".*")]
     if partial:
         return f"partial files: {partial}"
-    if not _finished(out) and (
-        code := os.waitstatus_to_exitcode(os.waitpid(_start(out, prior), 0)[1])
+    if not finished(out) and (
+        code := os.waitstatus_to_exitcode(os.waitpid(start(out, prior), 0)[1])
     ):
         return f"continuing ended with {code}"
-    return _judge(out, whole)
+    return judge(out, whole)
 
 
 def _kill(out: Path, prior: Path, seed: int, took: float, whole: bytes) -> str | None:
     draw = random.Random(seed)
     for _ in range(draw.choice([1, 1, 2])):
-        pid = _start(out, prior)
+        pid = start(out, prior)
         time.sleep(draw.uniform(0, 1.05 * took))
         os.kill(pid, draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
         os.waitpid(pid, 0)
-    if not _finished(out):
-        status = os.waitpid(_start(out, prior), 0)[1]
+    if not finished(out):
+        status = os.waitpid(start(out, prior), 0)[1]
         if os.waitstatus_to_exitcode(status) != 0:
             return f"continuing ended with {os.waitstatus_to_exitcode(status)}"
-    return _judge(out, whole)
+    return judge(out, whole)
 
 
-def _judge(out: Path, whole: bytes) -> str | None:
+def judge(out: Path, whole: bytes) -> str | None:
     runs = list((out / "a-corgi").iterdir())
     if len(runs) != 1:
         return f"{len(runs)} folders"
@@ -100,7 +100,7 @@ def _judge(out: Path, whole: bytes) -> str | None:
     return None if steps == list(range(1, 25)) else "steps missing or twice"
 
 
-def _start(out: Path, prior: Path, longest: int = resource.RLIM_INFINITY) -> int:
+def start(out: Path, prior: Path, longest: int = resource.RLIM_INFINITY) -> int:
     """Starts the run in a forked process, silently, and returns its id."""
     pid = os.fork()
     if pid == 0:
@@ -121,5 +121,5 @@ def _only_run(out: Path) -> RunFolder:
     return RunFolder(path)
 
 
-def _finished(out: Path) -> bool:
+def finished(out: Path) -> bool:
     return any(RunFolder(path).is_finished for path in out.glob("a-corgi/*"))
