@@ -3,6 +3,7 @@
 import json
 import math
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from splat_esd.bench.memory import memory_growth
 from splat_esd.bench.pairs import count_pairs
 from splat_esd.bench.report import SCENES, TABLES, table_lines
 from splat_esd.bench.scenes import FILLED, OPACITIES, Scene, short
+from splat_esd.bench.step import _median_step, kinds_of_runs, parts_of_a_step
 from splat_esd.bench.timing import Job, alternate, summarise
 from splat_esd.cli import main as cli
 from splat_esd.config.commands import BenchRasterArguments, read_arguments
+from splat_esd.errors import EnvironmentProblem
 from splat_esd.rasterize import rasterize, reference
 
 ASSET = Path(__file__).parent.parent / "assets" / "bench-raster.json"
@@ -285,3 +288,23 @@ def test_the_readme_shows_the_published_figures():
             if section != "table" or "mixed" in cells:
                 assert cells in shown
     assert found["machine"]["cpu"] in README.read_text(encoding="utf-8")
+
+
+def test_ratios_of_a_step_are_to_another_installation_if_one_is_given():
+    assert next(iter(kinds_of_runs(None))) == "one process, one thread"
+    kinds = kinds_of_runs(Path("/other/python"))
+    assert next(iter(kinds.values())) == ("/other/python", [], {})
+    assert len(kinds) == 4 and kinds["as many processes as help"][1] == []
+
+
+def test_an_installation_that_does_not_run_is_said_in_one_line():
+    with pytest.raises(EnvironmentProblem, match="made no run"):
+        _median_step((sys.executable, ["prior=nothing"], {}), 10)
+
+
+@pytest.mark.slow
+def test_the_parts_of_a_step_are_a_step():
+    parts = parts_of_a_step()
+    assert {"encode", "prior", "phi, forward", "Adam", "all else"} <= parts["ms"].keys()
+    assert all(ms > 0 for ms in parts["ms"].values())
+    assert 0.01 < parts["share_of_bf16_rate"] < 1.5

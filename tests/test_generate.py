@@ -227,7 +227,7 @@ def test_stable_diffusion_without_a_gpu_warns_before_it_fetches(tmp_path, monkey
     def fetched(*given, **options):
         raise EnvironmentProblem("no network")
 
-    monkeypatch.setattr("splat_esd.runs.generate.load_prior", fetched)
+    monkeypatch.setattr("splat_esd.runs.start.load_prior", fetched)
     config = load_config(["prompt=x", "prior=sd21", "device=cpu", f"out={tmp_path}"])
     with pytest.raises(EnvironmentProblem):
         generate(config)

@@ -139,9 +139,9 @@ def test_the_same_command_makes_nothing_twice(finished, monkeypatch):
 
 def test_a_study_stopped_in_a_run_goes_on_to_the_same_bits(study, finished, monkeypatch):
     arguments, out = study
-    from splat_esd.runs import generate as generate_module
+    from splat_esd.runs import processes
 
-    real, calls = generate_module.train_step, []
+    real, calls = processes.train_step, []
 
     def stopped(run, step):
         calls.append(step)
@@ -149,12 +149,12 @@ def test_a_study_stopped_in_a_run_goes_on_to_the_same_bits(study, finished, monk
             raise KeyboardInterrupt
         return real(run, step)
 
-    monkeypatch.setattr(generate_module, "train_step", stopped)
+    monkeypatch.setattr(processes, "train_step", stopped)
     with pytest.raises(KeyboardInterrupt):
         main(read_study(arguments))
     states = [c["status"] for c in json.loads((out / "results.json").read_text())["cells"]]
     assert states == ["done", "missing", "missing", "missing"]
-    monkeypatch.setattr(generate_module, "train_step", lambda r, s: calls.append(s) or real(r, s))
+    monkeypatch.setattr(processes, "train_step", lambda r, s: calls.append(s) or real(r, s))
     calls.clear()
     main(read_study(arguments))
     assert calls == [2, 3, 0, 1, 2, 3, 0, 1, 2, 3]

@@ -3,6 +3,7 @@
 from splat_esd.config.commands import (
     BenchMeshArguments,
     BenchRasterArguments,
+    BenchStepArguments,
     EvaluateArguments,
     ToyArguments,
     ToysArguments,
@@ -40,7 +41,7 @@ Commands
   toys                     the words the built-in prior knows (toys --help)
   toy                      the equation in two dimensions, against its closed form (toy --help)
   doctor                   what this machine can run, and why not the rest
-  bench raster | mesh     how fast the CPU rasteriser is here; how good meshes are
+  bench raster|step|mesh   how fast rasteriser and steps are here; how good meshes are
   zoo train|judge|exam     train the small built-in prior again, or its judge; examine it
 
 Settings are written KEY=VALUE. The ones to know:
@@ -161,6 +162,14 @@ Times the CPU rasteriser on seeded scenes, against PyTorch and against the proce
 Takes about five minutes; run nothing else meanwhile.
 
 {help_table(BenchRasterArguments)}
+
+splat-esd bench step [KEY=VALUE...]
+
+Times a step of a run by the embedded prior at normal quality: spread over processes, in one of as
+many threads and in one of one thread; each part of it, and how near the passes of the denoiser come
+to this processor's rate for bf16. With against=PYTHON beside another installation, in turn.
+
+{help_table(BenchStepArguments)}
 
 splat-esd bench mesh [RUN_OR_FILE ...] [KEY=VALUE...]
 

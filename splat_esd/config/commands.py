@@ -110,6 +110,17 @@ class BenchRasterArguments(Arguments):
     out: UserPath | None = key(None, "JSON file for every figure.")
 
 
+class BenchStepArguments(Arguments):
+    """splat-esd bench step"""
+
+    steps: Annotated[int, within("[10, 500]")] = key(40, "Of each run; the first eight not timed.")
+    rounds: Count = key(3, "Runs of each kind, in turn.")
+    against: UserPath | None = key(
+        None, "The python of another installation, timed in the same rounds; ratios are to it."
+    )
+    out: UserPath | None = key(None, "JSON file for every figure.")
+
+
 class BenchMeshArguments(Arguments):
     """splat-esd bench mesh [RUN_OR_FILE...]"""
 

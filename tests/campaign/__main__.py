@@ -1,7 +1,7 @@
 """The campaign as a program, by command; CI's tests run a slice of it.
 
-python -m tests.campaign [kills=100] [disks=30] [tmpfs=20] [inputs=1000] [pages=30] [network=6]
-                         [kernels=1000] [memory=1] [seed=0]
+python -m tests.campaign [kills=100] [teams=20] [disks=30] [tmpfs=20] [inputs=1000] [pages=30]
+                         [network=6] [kernels=1000] [memory=1] [seed=0]
 """
 
 import os
@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from .calls import Outcome, run_calls
 from .inputs import run_inputs
-from .kills import run_disks, run_kills
+from .kills import run_disks, run_kills, run_teams
 from .memory import run_memory
 from .surroundings import run_network, run_pages, run_tmpfs
 
@@ -24,13 +24,14 @@ PARTS = {
     "inputs": run_inputs,
     "pages": run_pages,
     "kills": run_kills,
+    "teams": run_teams,
     "disks": run_disks,
     "tmpfs": run_tmpfs,
     "network": run_network,
     "memory": run_memory,
 }
 DEFAULTS = {
-    "kills": 100, "disks": 30, "tmpfs": 20, "inputs": 1000, "pages": 30, "network": 6,
+    "kills": 100, "teams": 20, "disks": 30, "tmpfs": 20, "inputs": 1000, "pages": 30, "network": 6,
     "kernels": 1000, "memory": 1, "seed": 0,
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ import random
 import resource
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -28,11 +29,21 @@ SETTINGS = (
 
 def run_kills(count: int, seed: int, folder: Path) -> list[Outcome]:
     """Kills `count` runs, the i-th with seed + i, in folders of their own."""
-    prior, took, whole = make_whole(folder)
-    return [
-        Outcome("kill", seed + i, _kill(folder / f"kill-{i}", prior, seed + i, took, whole))
-        for i in range(count)
-    ]
+    return _kills("kill", count, seed, folder, [])
+
+
+def run_teams(count: int, seed: int, folder: Path) -> list[Outcome]:
+    """Kills `count` runs that are spread over two processes, at their first or at the other."""
+    return _kills("kill, two processes", count, seed, folder, ["processes=2"])
+
+
+def _kills(name: str, count: int, seed: int, folder: Path, more: list[str]) -> list[Outcome]:
+    prior, took, whole = make_whole(folder, more)
+    found = []
+    for i in range(count):
+        out = folder / f"kill-{i}"
+        found.append(Outcome(name, seed + i, _kill(out, prior, seed + i, took, whole, more)))
+    return found
 
 
 def run_disks(count: int, seed: int, folder: Path) -> list[Outcome]:
@@ -44,19 +55,19 @@ def run_disks(count: int, seed: int, folder: Path) -> list[Outcome]:
     ]
 
 
-def make_whole(folder: Path) -> tuple[Path, float, bytes]:
+def make_whole(folder: Path, more: Sequence[str] = ()) -> tuple[Path, float, bytes]:
     """Makes the run that nothing disturbs: its prior, the seconds it took, and its splat."""
     torch.set_num_threads(1)
     prior = save_tiny_prior(folder / "prior")
     begun = time.monotonic()
-    os.waitpid(start(folder / "whole", prior), 0)
+    os.waitpid(start(folder / "whole", prior, more), 0)
     took = time.monotonic() - begun
     return prior, took, _only_run(folder / "whole").splat.read_bytes()
 
 
 def _fill(out: Path, prior: Path, seed: int, whole: bytes) -> str | None:
     length = int(10 ** random.Random(seed).uniform(1, 6))
-    status = os.waitpid(start(out, prior, length), 0)[1]
+    status = os.waitpid(start(out, prior, longest=length), 0)[1]
     code = os.waitstatus_to_exitcode(status)
     if code not in (0, 3):
         return f"exit {code} where files are cut at {length} bytes"
@@ -70,18 +81,40 @@ def _fill(out: Path, prior: Path, seed: int, whole: bytes) -> str | None:
     return judge(out, whole)
 
 
-def _kill(out: Path, prior: Path, seed: int, took: float, whole: bytes) -> str | None:
+def _kill(
+    out: Path, prior: Path, seed: int, took: float, whole: bytes, more: Sequence[str]
+) -> str | None:
     draw = random.Random(seed)
     for _ in range(draw.choice([1, 1, 2])):
-        pid = start(out, prior)
+        pid = start(out, prior, more)
         time.sleep(draw.uniform(0, 1.05 * took))
-        os.kill(pid, draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
+        others = _children(pid)
+        if others and draw.random() < 0.5:
+            os.kill(others[0], signal.SIGKILL)  # the first process must notice, save and end
+        else:
+            os.kill(pid, draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
         os.waitpid(pid, 0)
+        if not _gone(others):
+            return f"left running: {others}"
     if not finished(out):
-        status = os.waitpid(start(out, prior), 0)[1]
+        status = os.waitpid(start(out, prior, more), 0)[1]
         if os.waitstatus_to_exitcode(status) != 0:
             return f"continuing ended with {os.waitstatus_to_exitcode(status)}"
     return judge(out, whole)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _gone(pids: list[int], seconds: float = 10.0) -> bool:
+    end = time.monotonic() + seconds
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < end:
+        time.sleep(0.05)
+    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 def judge(out: Path, whole: bytes) -> str | None:
@@ -100,7 +133,9 @@ def judge(out: Path, whole: bytes) -> str | None:
     return None if steps == list(range(1, 25)) else "steps missing or twice"
 
 
-def start(out: Path, prior: Path, longest: int = resource.RLIM_INFINITY) -> int:
+def start(
+    out: Path, prior: Path, more: Sequence[str] = (), longest: int = resource.RLIM_INFINITY
+) -> int:
     """Starts the run in a forked process, silently, and returns its id."""
     pid = os.fork()
     if pid == 0:
@@ -110,7 +145,7 @@ def start(out: Path, prior: Path, longest: int = resource.RLIM_INFINITY) -> int:
         os.dup2(null, 2)
         code = 1
         try:
-            code = main(["prompt=a corgi", f"prior.path={prior}", f"out={out}", *SETTINGS])
+            code = main(["prompt=a corgi", f"prior.path={prior}", f"out={out}", *SETTINGS, *more])
         finally:
             os._exit(code)
     return pid
