@@ -124,6 +124,25 @@ def test_the_prompts_may_be_the_lines_of_a_file(study, tmp_path):
         read_study([file, "prompts=@none.txt"])
 
 
+def test_two_workers_on_one_folder_make_every_run_once_and_a_killed_ones_claim_is_taken_over(
+    study,
+):
+    arguments, out = study
+    command = [sys.executable, "-m", "splat_esd", "study", *arguments]
+    killed = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while not list(out.rglob("*.claim/.lock")):
+        assert killed.poll() is None
+        time.sleep(0.02)
+    killed.kill()
+    killed.wait()
+    two = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
+    said = [process.communicate(timeout=300)[1].decode() for process in two]
+    assert [process.returncode for process in two] == [0, 0], said
+    for cell in cells(read_study(arguments)):
+        assert (cell.folder / "log.txt").read_text().count("done in") == 1, cell.name
+    assert not list(out.rglob("*.claim"))
+
+
 @pytest.mark.parametrize("shard", ["0/4", "5/4", "x", "1/0"])
 def test_a_wrong_shard_is_refused(study, shard):
     with pytest.raises(ConfigError, match="shard must be K/N with K from 1 to N"):

@@ -2,8 +2,8 @@
 
 import gc
 import traceback
-from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from splat_esd.formats.read import open_splats
 from splat_esd.metrics.evaluate import evaluate_run
 from splat_esd.runs.folder import RunFolder
 from splat_esd.runs.generate import generate
+from splat_esd.runs.lock import hold
 from splat_esd.study.experiment import Cell
 
 CARD = "card.webp"
@@ -37,7 +38,8 @@ class Worker:
     clip: Path | None
 
     def __call__(self, cell: Cell) -> str | None:
-        """Makes and evaluates a cell unless that is done; returns why it failed, or None.
+        """Makes and evaluates a cell unless that is done, or another process is about to; returns
+        why it failed, or None.
 
         What the run says goes to log.txt in its folder.
 
@@ -48,14 +50,18 @@ class Worker:
 
         torch.set_num_threads(self.threads)
         try:
-            prepare(cell)
-            with (cell.folder / "log.txt").open("a", encoding="utf-8") as log:
-                with redirect_stdout(log), redirect_stderr(log), console.logged(log):
-                    return self._make(cell)
+            with _claim(cell) as mine:
+                return self._make_and_log(cell) if mine and not is_done(cell) else None
         except (SplatError, OSError) as error:
             return str(error)
         finally:
             gc.collect()  # a run's graph holds itself; the next run needs its memory
+
+    def _make_and_log(self, cell: Cell) -> str | None:
+        prepare(cell)
+        with (cell.folder / "log.txt").open("a", encoding="utf-8") as log:
+            with redirect_stdout(log), redirect_stderr(log), console.logged(log):
+                return self._make(cell)
 
     def _make(self, cell: Cell) -> str | None:
         try:
@@ -68,6 +74,19 @@ class Worker:
             traceback.print_exc()
             return str(error) or type(error).__name__
         return None
+
+
+@contextmanager
+def _claim(cell: Cell) -> Iterator[bool]:
+    """Yields whether the cell is this process's: of all that share the folder, on any machine, one
+    makes it, and a dead one's claim is taken over.
+    """
+    folder = cell.folder.with_name(f"{cell.folder.name}.claim")
+    folder.mkdir(parents=True, exist_ok=True)
+    with hold(folder) as mine:
+        yield mine
+    with suppress(OSError):  # another may hold it now
+        folder.rmdir()
 
 
 def prepare(cell: Cell) -> None:

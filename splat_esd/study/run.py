@@ -4,6 +4,7 @@ import json
 import platform
 import shlex
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -25,6 +26,7 @@ from splat_esd.study.report import page
 from splat_esd.study.sheet import SHEET, write_sheets
 from splat_esd.study.summary import Record, gather, summarise
 
+_CLAIMED_EVERY = 5.0  # seconds between two looks at what others make
 _WATCHED_EVERY = 2.0  # seconds
 _VERSIONS = ("splat-esd", "torch", "diffusers", "transformers", "peft", "gsplat")
 
@@ -102,12 +104,18 @@ def _run(path: Path, experiment: Experiment, every: Sequence[Cell], errors: dict
 
     before = sum(map(_steps_made, todo))
     with console.progress(steps, start=before) as meter, _every(_WATCHED_EVERY, tell):
-        for cell, error in launch(todo, experiment) if todo else ():
-            ended[cell.name] = cell.config.steps
-            if error is not None:
-                errors[cell.name] = error
-                console.warn(f"{cell.name} failed: {error}")
-            tell()
+        left = todo
+        while left:
+            for cell, error in launch(left, experiment):
+                ended[cell.name] = cell.config.steps
+                if error is not None:
+                    errors[cell.name] = error
+                    console.warn(f"{cell.name} failed: {error}")
+                tell()
+            left = [cell for cell in left if cell.name not in errors and not is_done(cell)]
+            if left:  # another process makes them, or has died with them
+                console.note(f"waiting for {len(left)} runs that another process has claimed ...")
+                time.sleep(_CLAIMED_EVERY)
 
 
 def _steps_made(cell: Cell) -> int:
