@@ -225,9 +225,18 @@ class ESD(SDS):
         steps: int,
     ):
         super().__init__(prior, book, config, cfg_scale=cfg_scale, perp_neg=perp_neg, steps=steps)
-        if config.lam is None:
+        self.phi = phi
+
+    @property
+    def lam(self) -> float:
+        """Lambda as it stands; the live view's slider may move it between two steps.
+
+        Raises:
+            ValueError: If the configuration has none.
+        """
+        if self.config.lam is None:
             raise ValueError("config.lam: expected a number in [0, 1], got None.")
-        self.phi, self.lam = phi, config.lam
+        return self.config.lam
 
     @property
     def evaluations(self) -> dict[str, int]:

@@ -15,6 +15,7 @@ from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.prompts import PromptBook
 from splat_esd.diffusion.schedule import Schedule
 from splat_esd.diffusion.text import Text
+from splat_esd.distributed import Rows
 from splat_esd.guidance import ESD, SDS, Noisy, entropic_shares, make_guidance, perpendicular
 
 T = 1000
@@ -192,7 +193,7 @@ def make(prior, config, seed=0, **options):
 def particles(guidance, z_t, t, eps, cameras):
     alpha, sigma = guidance.prior.schedule.alpha(t), guidance.prior.schedule.sigma(t)
     noisy = Noisy((z_t - sigma * eps) / alpha, z_t, t, eps)
-    return guidance.particles(noisy, cameras, torch.Generator().manual_seed(0))
+    return guidance.particles(noisy, cameras, torch.Generator().manual_seed(0), Rows(len(z_t)))
 
 
 def zeros(count):
@@ -343,7 +344,7 @@ def test_the_camera_is_dropped_from_its_share_of_phis_samples(prior, lam, share)
     esd.phi.eps = lambda z_t, t, camera: z_t
     drops = torch.stack(
         [
-            esd.losses(zeros(8), ring(8), 0, torch.Generator().manual_seed(step)).dropped
+            esd.losses(zeros(8), ring(8), 0, torch.Generator().manual_seed(step), Rows(8)).dropped
             for step in range(200)
         ]
     ).float()
@@ -358,7 +359,7 @@ def test_phi_is_taught_at_the_very_draw_that_theta_is_moved_by(prior):
     disturb(esd.phi)
     cameras, z = ring(3), torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     score = esd.gradient(z, cameras, 0, torch.Generator().manual_seed(5))
-    noisy = esd.diffuse(z, 0, torch.Generator().manual_seed(5))
+    noisy = esd.diffuse(z, 0, torch.Generator().manual_seed(5), Rows(len(z)))
     assert noisy.t.max() < 400
     camera = camera_vector(cameras).masked_fill(score.phi.dropped[:, None], 0.0)
     with torch.no_grad():
