@@ -3,12 +3,13 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 
 from splat_esd.config.load import load_config
 from splat_esd.errors import UsageError
-from splat_esd.runs.folder import RunFolder, open_run_folder, slug
+from splat_esd.runs.folder import RunFolder, claim_run_folder, open_run_folder, slug
 
 
 def config(tmp_path, *overrides, prompt="a corgi"):
@@ -115,3 +116,32 @@ def test_a_folder_with_a_damaged_configuration_is_no_run_to_continue(tmp_path, d
     with pytest.raises(UsageError, match=r"config\.yaml"):
         _ = folder.config
     assert open_run_folder(config(tmp_path))[0] != folder
+
+
+def test_what_a_killed_process_left_half_written_goes_when_its_run_goes_on(tmp_path):
+    wanted = config(tmp_path)
+    with claim_run_folder(wanted) as (first, _):
+        pass
+    left = [first.path / ".config-0123abcd.yaml", first.path / "ckpt" / ".step-000020-72009d3e.pt"]
+    theirs = [first.path / ".hidden", first.path / "notes-0123abcd.txt"]
+    (first.path / "ckpt").mkdir()
+    for path in (*left, *theirs):
+        path.write_text("x")
+    with claim_run_folder(wanted) as (again, continued):
+        assert continued and again == first
+    assert not any(path.exists() for path in left) and all(path.exists() for path in theirs)
+
+
+def test_a_folder_whose_process_was_killed_as_it_began_is_no_second_run(tmp_path):
+    wanted = config(tmp_path)
+    parent = tmp_path / slug(wanted.prompt)
+    old, young, used = (parent / name for name in ("old", "young", "used"))
+    for path in (old, young, used):
+        path.mkdir(parents=True)
+        (path / ".config-0123abcd.yaml").write_text("x")
+    (used / "mine.txt").write_text("x")
+    for path in (old, used):
+        os.utime(path, (time.time() - 60, time.time() - 60))
+    with claim_run_folder(wanted) as (folder, continued):
+        assert not continued and not old.exists() and young.exists() and used.exists()
+        assert folder.path not in (old, young, used)

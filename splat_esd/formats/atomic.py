@@ -1,12 +1,15 @@
 """Writing a file in one move: it is complete, or the old one is still there."""
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from splat_esd.errors import EnvironmentProblem
+
+_PART = re.compile(r"\..+-[0-9a-f]{8}(\.\w+)?")  # the names that `replacing` gives
 
 
 @contextmanager
@@ -28,6 +31,15 @@ def replacing(path: Path | str) -> Iterator[Path]:
         raise EnvironmentProblem(f"cannot write {path}: {error.strerror or error}.") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a killed process left half written below a folder in which nobody else writes
+    now.
+    """
+    for path in folder.rglob(".*"):
+        if _PART.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path | str, text: str) -> None:

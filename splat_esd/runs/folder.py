@@ -13,9 +13,11 @@ from typing import Any
 
 from splat_esd.config.load import Config
 from splat_esd.errors import EnvironmentProblem, UsageError
-from splat_esd.formats.atomic import write_text
+from splat_esd.formats.atomic import sweep, write_text
 from splat_esd.formats.ply import SPLAT
 from splat_esd.runs.lock import hold, holder
+
+STILLBORN = 2.0  # seconds after which a folder without settings belongs to nobody who lives
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,7 @@ def claim_run_folder(config: Config) -> Iterator[tuple[RunFolder, bool]]:
             # Who held it until now may have finished it.
             done = continued and config.resume is None and folder.is_finished
             if mine and not done:
+                sweep(folder.path)
                 yield folder, continued
                 return
         if config.resume is not None:
@@ -194,6 +197,7 @@ def open_run_folder(config: Config) -> tuple[RunFolder, bool]:
         # The settings last: reading them is slow, and most runs are finished.
         if not folder.is_finished and not folder.is_worked_on and folder.holds(config):
             return folder, True
+    _clear_stillborn(parent)
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-s{config.seed}"
     for tail in ("", *(f"-{i}" for i in range(2, 1000))):
         try:
@@ -204,12 +208,22 @@ def open_run_folder(config: Config) -> tuple[RunFolder, bool]:
         try:
             folder.write_config(config)
         except EnvironmentProblem:
-            with suppress(OSError):  # only empty folders go
+            with suppress(OSError):
                 folder.path.rmdir()
                 parent.rmdir()
             raise
         return folder, False
     raise UsageError(f"out: {parent} holds a thousand runs of this second; choose another out=.")
+
+
+def _clear_stillborn(parent: Path) -> None:
+    """Removes folders of runs that were killed before their config.yaml was written."""
+    for path in parent.glob("*"):
+        with suppress(OSError):  # what is not empty stays
+            if time.time() - path.stat().st_mtime > STILLBORN and not (path / "run.json").exists():
+                if not RunFolder(path).settings.exists():
+                    sweep(path)
+                    path.rmdir()
 
 
 def finished_run(config: Config) -> Path | None:
