@@ -1,6 +1,8 @@
 """Runs the rasteriser's tests over kernels built with AddressSanitizer and UBSan.
 
-python kernels/sanitize.py [ARGUMENTS OF PYTEST...]
+python kernels/sanitize.py [MODULE ARGUMENTS...]
+
+As with python's -m; the campaign's malformed calls are `tests.campaign kernels=1000 inputs=0 ...`.
 
 Needs the package's dev extra, and a GCC or Clang with the sanitizers' libraries. Builds in a
 temporary folder; the installed package stays as it is.
@@ -23,7 +25,7 @@ TESTS = [
 ]
 ELSEWHERE = "not instruction_set and not missing_kernels"  # they start or load other kernels
 PROGRAM = """
-import importlib.util, sys
+import importlib.util, runpy, sys
 
 class Sanitized:
     @staticmethod
@@ -32,9 +34,12 @@ class Sanitized:
             return importlib.util.spec_from_file_location(name, sys.argv[1])
 
 sys.meta_path.insert(0, Sanitized)
-import pytest
-code = pytest.main(sys.argv[2:])
-assert sys.modules["splat_esd._kernels"].__file__ == sys.argv[1], "other kernels were tested"
+file, sys.argv = sys.argv[1], sys.argv[2:]
+try:
+    code = runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+except SystemExit as end:
+    code = end.code
+assert sys.modules["splat_esd._kernels"].__file__ == file, "other kernels were tested"
 sys.exit(code)
 """
 
@@ -71,7 +76,8 @@ def runtime() -> str:
 
 def main(arguments: list[str]) -> int:
     tests = KERNELS.parent / "tests"
-    wanted = arguments or ["-q", "-k", ELSEWHERE, *(str(tests / name) for name in TESTS)]
+    named = [str(tests / name) for name in TESTS]
+    wanted = arguments or ["pytest", "-q", "-p", "no:cacheprovider", "-k", ELSEWHERE, *named]
     with tempfile.TemporaryDirectory() as folder:
         module = build(Path(folder))
         environment = os.environ | {
@@ -80,7 +86,7 @@ def main(arguments: list[str]) -> int:
             "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1:allocator_may_return_null=1",
             "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
         }
-        command = [sys.executable, "-c", PROGRAM, str(module), "-p", "no:cacheprovider", *wanted]
+        command = [sys.executable, "-c", PROGRAM, str(module), *wanted]
         return subprocess.run(command, env=environment, cwd=KERNELS.parent).returncode
 
 
