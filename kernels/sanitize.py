@@ -27,14 +27,15 @@ ELSEWHERE = "not instruction_set and not missing_kernels"  # they start or load 
 PROGRAM = """
 import importlib.util, runpy, sys
 
+file, sys.argv = sys.argv[1], sys.argv[2:]
+
 class Sanitized:
     @staticmethod
     def find_spec(name, path=None, target=None):
         if name == "splat_esd._kernels":
-            return importlib.util.spec_from_file_location(name, sys.argv[1])
+            return importlib.util.spec_from_file_location(name, file)
 
 sys.meta_path.insert(0, Sanitized)
-file, sys.argv = sys.argv[1], sys.argv[2:]
 try:
     code = runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 except SystemExit as end:

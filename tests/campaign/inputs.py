@@ -20,8 +20,12 @@ from test_ply import some
 
 from splat_esd.cli.main import main
 from splat_esd.config.load import load_config
+from splat_esd.formats.compressed_ply import write_compressed
+from splat_esd.formats.gltf import write_gltf
 from splat_esd.formats.ply import write_ply
+from splat_esd.formats.splat import write_splat
 from splat_esd.formats.spz import write_spz
+from splat_esd.gaussians import Gaussians
 
 from .calls import Outcome
 
@@ -148,6 +152,18 @@ def _reader(write: Callable[..., Path], name: str) -> Callable[..., list[str]]:
     return make
 
 
+def _write_pt(gaussians: Gaussians, path: Path) -> Path:
+    """As gsplat's trainer saves its splats."""
+    fields = {**gaussians.parameters()}
+    splats = {
+        "means": fields["means"], "quats": fields["quats"], "scales": fields["log_scales"],
+        "opacities": fields["logit_opacities"], "sh0": fields["sh"][:, :1],
+        "shN": fields["sh"][:, 1:],
+    }  # fmt: skip
+    torch.save({"step": 1, "splats": splats}, path)
+    return path
+
+
 def _points(box: Path, prior: Path, draw: random.Random) -> list[str]:
     import numpy as np
 
@@ -182,6 +198,10 @@ KINDS: dict[str, Callable[[Path, Path, random.Random], list[str]]] = {
     "command line": _command_line,
     "ply": _reader(write_ply, "a.ply"),
     "spz": _reader(write_spz, "a.spz"),
+    "splat": _reader(write_splat, "a.splat"),
+    "gltf": _reader(write_gltf, "a.glb"),
+    "compressed ply": _reader(write_compressed, "a.compressed.ply"),
+    "pt": _reader(_write_pt, "a.pt"),
     "points": _points,
     "prior": _prior,
     "study": _study,
