@@ -86,9 +86,11 @@ def bake(
     image[texels.index.numpy()] = colors.clamp(0, 1).numpy()
     filled = np.zeros(size * size, bool)
     filled[texels.index.numpy()] = True
-    image = pad(image.reshape(size, size, 3), filled.reshape(size, size))
+    filled = filled.reshape(size, size)
+    image = pad(image.reshape(size, size, 3), filled)
     if steps:
-        image = sharpen(image, mesh, views, looks, steps=steps)
+        # What a view reads beside a chart has moved there too, and shows as specks along seams.
+        image = pad(sharpen(image, mesh, views, looks, steps=steps), filled)
     return image, 1 - float((weights <= 0).float().mean())
 
 
