@@ -238,8 +238,8 @@ def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "bench needs to know what to do: bench raster | bench mesh"),
-        (["train"], "bench needs to know what to do: bench raster | bench mesh"),
+        ([], "bench needs to know what to do: bench raster | bench step | bench mesh"),
+        (["train"], "bench needs to know what to do: bench raster | bench step | bench mesh"),
         (["raster", "quick"], "'quick' is no setting; bench raster takes quick=, only=, threads="),
         (["raster", "quik=true"], "unknown key quik; did you mean quick?"),
         (["raster", "only=tabel"], "only must be one of table, costs, curve, busy, got 'tabel'"),
