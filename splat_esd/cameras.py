@@ -129,6 +129,7 @@ class CameraDistribution:
         elevation, distance, fovy: (low, high), each drawn uniformly; angles in radians.
         width, height: Image size in pixels.
         progressive_until: Share of the run while the azimuths spread out from the front.
+        front: Azimuth of the front, in radians.
     Raises:
         ValueError: If a range is empty or leaves what a camera can do.
     """
@@ -140,6 +141,7 @@ class CameraDistribution:
     width: int
     height: int
     progressive_until: float = 0.0
+    front: float = 0.0
 
     def __post_init__(self) -> None:
         half = math.pi / 2
@@ -165,7 +167,7 @@ class CameraDistribution:
         strata = (torch.arange(count, device=device) + jitter) / count
         around = torch.remainder(strata + offset + 0.5, 1) - 0.5  # of a turn, 0 at the front
         return orbit_cameras(
-            2 * math.pi * (self._reach(progress) * around % 1),
+            self.front + 2 * math.pi * (self._reach(progress) * around % 1),
             _uniform(self.elevation, count, generator),
             _uniform(self.distance, count, generator),
             _uniform(self.fovy, count, generator),

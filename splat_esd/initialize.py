@@ -92,18 +92,20 @@ def from_file(
     if path.is_dir() or holds_splats(path):
         splats = read_splats(path, imported)
         gaussians, placement, notes = splats.gaussians, splats.placement, list(splats.notes)
+        up = splats.up
         if points_only:
             notes.append(f"{path.name} holds splats: only their places and colours are used.")
             gaussians = from_points(gaussians.means, gaussians.colors.clamp_max(1), opacity=opacity)
     else:
         raw = read_raw_points(path, count=count)
+        up = (raw.up if imported.up == "auto" else imported.up) or "ours"
         means, placement = placed_points(raw, imported, path)
         colors = None if raw.colors is None else torch.from_numpy(raw.colors.astype(np.float32))
         gaussians = from_points(means, colors, opacity=opacity)
         notes = [f"{path.name}: {note}" for note in raw.notes]
     moved: list[str] = []
     gaussians, placement = fitted(gaussians, placement, moved)
-    return ImportedSplats(gaussians, placement, notes + [f"{path.name}: {n}" for n in moved])
+    return ImportedSplats(gaussians, placement, notes + [f"{path.name}: {n}" for n in moved], up)
 
 
 def _neighbour_log_scales(points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:

@@ -32,6 +32,7 @@ from splat_esd.formats.read import ImportedSplats
 from splat_esd.gaussians import Gaussians
 from splat_esd.guidance import ESD, SDS, DenoisingLosses, make_guidance
 from splat_esd.initialize import ball, from_file
+from splat_esd.leash import Leash, make_leash
 from splat_esd.optim import make_optimizers, set_learning_rates
 from splat_esd.rasterize import RenderOutput, rasterize
 from splat_esd.regularize import regularize
@@ -56,6 +57,7 @@ class Run:
     cameras: CameraDistribution
     background: BackgroundDistribution
     start: ImportedSplats  # as it was read: its placement, and what is to be said of it
+    leash: Leash  # what of the start is kept
     refused: int = 0  # steps in a row
     refused_in_all: int = 0
     rate_factor: float = 1.0  # of all learning rates; halved when the run is put back
@@ -77,9 +79,13 @@ def make_run(config: Config, prior: Prior) -> Run:
         raise ValueError("config.seed: expected a number, got None; `generate` draws one.")
     device = prior.device
     book = PromptBook(
-        prior, config.prompt, config.negative_prompt, by_view=config.prior.view_prompts
+        prior,
+        config.prompt,
+        config.negative_prompt,
+        by_view=config.prior.view_prompts,
+        front=math.radians(config.init.front),
     )
-    start = _initial_splats(config, config.seed)
+    start = initial_splats(config, config.seed)
     gaussians = start.gaussians.to(device)
     optimizers = make_optimizers(gaussians)
     guidance = make_guidance(
@@ -100,6 +106,7 @@ def make_run(config: Config, prior: Prior) -> Run:
     return Run(
         config=config,
         start=start,
+        leash=make_leash(start, config.init),
         seed=config.seed,
         device=device,
         prior=prior,
@@ -116,6 +123,7 @@ def make_run(config: Config, prior: Prior) -> Run:
             width=prior.image_size,
             height=prior.image_size,
             progressive_until=views.progressive_until,
+            front=math.radians(config.init.front),
         ),
         background=BackgroundDistribution(
             views.background.color, views.background.random_probability
@@ -171,6 +179,7 @@ def train_step(run: Run, step: int) -> dict[str, float | int]:
     phi_stats = _phi_gradient(run, score.phi, rows)
     screen = run.density.screen_gradients(out, step, rows.count)
     sum_in_place(_gradients(run) + list(screen.values()))  # before anything has changed
+    run.leash.hold(run.gaussians, screen)
     finite = _finite(run)
 
     stats: dict[str, float] = {"refused": 1}
@@ -181,6 +190,7 @@ def train_step(run: Run, step: int) -> dict[str, float | int]:
         _slow_down(run)
         for optimizer in run.optimizers.values():  # theta <- theta - eta ...
             optimizer.step()
+        run.leash.pull(run.gaussians, run.optimizers)
         if run.phi_optimizer is not None:  # phi <- phi - eta' ...
             run.phi_optimizer.step()
         if before is not None:
@@ -313,7 +323,8 @@ def restore_run(run: Run, state: dict[str, Any]) -> None:
         run.phi_optimizer.load_state_dict(state["phi_optimizer"])
 
 
-def _initial_splats(config: Config, seed: int) -> ImportedSplats:
+def initial_splats(config: Config, seed: int) -> ImportedSplats:
+    """Returns the splats of step 0: a ball's, or those that a file gives."""
     init = config.init
     if init.kind == "ball" or init.path is None:
         generator = step_generator(seed, -1, torch.device("cpu"))

@@ -34,7 +34,7 @@ CHOICES = sorted(
     for path in CONF.glob("*/[!_]*.yaml")
     if path.parent.name != "experiment"
 )
-NEEDS_FILE = {("init", "ply"), ("init", "points")}
+NEEDS_FILE = {("init", "ply"), ("init", "points"), ("init", "refine")}
 
 # What a shell hands over: any text that UTF-8 can hold, without NUL.
 words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))

@@ -24,7 +24,7 @@ LAYERS = [
     {"cameras", "gaussians"},
     {"diffusion", "rasterize", "formats"},
     {"gsplat_cpu"},
-    {"guidance", "densify", "optim", "regularize", "initialize"},
+    {"guidance", "densify", "optim", "regularize", "initialize", "leash", "facing"},
     {"mesh", "zoo", "plots"},
     {"export", "train"},
     {"runs"},

@@ -29,6 +29,7 @@ from splat_esd.config.commands import (
 )
 from splat_esd.config.experiment import read_study
 from splat_esd.config.load import Config, ExportJob, load_config, load_export
+from splat_esd.config.refine import RefineJob, load_refine
 from splat_esd.diffusion.vocabulary import check_prompt
 from splat_esd.errors import EnvironmentProblem, UsageError
 from splat_esd.runs.launcher import leads, refuse_several
@@ -62,6 +63,13 @@ def _generate(config: Config) -> None:
         folder = generate(config)
         if leads():
             tell_outcome(folder, config)
+
+
+def _refine(job: RefineJob) -> None:
+    check_prompt(job.config)
+    from splat_esd.cli.refine import with_front
+
+    _generate(with_front(job))
 
 
 def _export(job: ExportJob) -> None:
@@ -154,6 +162,7 @@ def _study(experiment: Any) -> None:
 
 COMMANDS: dict[str, Command] = {
     "generate": Command(load_config, _generate),
+    "refine": Command(load_refine, _refine),
     "export": Command(load_export, _export),
     "view": Command(partial(read_arguments, ViewArguments, command="view"), _view),
     "compare": _command("compare", CompareArguments, "cli.compare:main"),

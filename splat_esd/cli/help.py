@@ -14,6 +14,7 @@ from splat_esd.config.commands import (
 from splat_esd.config.experiment import Experiment
 from splat_esd.config.load import Config, ExportJob
 from splat_esd.config.reference import help_table
+from splat_esd.config.refine import SHARE, STRENGTH
 
 _STUDY_KEYS = (
     "prompts", "methods", "seeds", "common", "out", "processes", "shard", "launcher", "submitit",
@@ -33,6 +34,7 @@ splat-esd turns words into a 3D Gaussian splat.
 
 Commands
   generate KEY=VALUE...    make a splat (may be left out, as above)
+  refine FROM prompt=...   change a splat you have by words (refine --help)
   export from=RUN_OR_FILE  files from a run or any splat file (export --help)
   view RUN_OR_FILE         look at it in the browser
   compare A B...           several runs or splat files side by side, on one page
@@ -54,6 +56,28 @@ Settings are written KEY=VALUE. The ones to know:
 Also cameras.*, rasterizer.*, density.*, optim.*, regularize.*, mesh.*, log.*: every key, its
 default and its meaning stand in README.md in
   {{conf}}
+"""
+
+REFINE = f"""\
+splat-esd refine FROM prompt="..." [KEY=VALUE...]
+
+  splat-esd refine corgi.ply prompt="a blue corgi"
+  splat-esd refine scan.spz prompt="a corgi wearing a red scarf" strength=0.7 front=90
+  splat-esd refine outputs/a-corgi/RUN prompt="a green corgi" region=[0,0,0.4,0.5]
+
+Changes a splat by words: of any program, or a run of your own. The result is a run like any other,
+with a page of before and after; Ctrl-C and resume work as usual.
+
+  strength={STRENGTH}             How far it may go: the highest diffusion time, in (0, 1].
+  keep=shape               shape: places, sizes and opacities stay near what they were, colours
+                           are free | colour: the other way round | none
+  region=null              Where alone it may change: [x, y, z, radius] or [low x y z, high x y z]
+                           in the file's axes.
+  front=auto               Azimuth of its front in degrees (0 is +x, 90 is +y, z up); auto: the
+                           prior is asked which view is the front one.
+
+New splats grow only if that is asked for: keep=none density=default. Steps are {SHARE:g} of the
+quality's. All settings of splat-esd generate hold too, import.up and import.crop among them.
 """
 
 EXPORT = f"""\
@@ -200,6 +224,7 @@ zoo exam: draws samples of a prior and lets the judge grade them.
 
 HELP = {
     "generate": GENERATE,
+    "refine": REFINE,
     "export": EXPORT,
     "view": VIEW,
     "compare": COMPARE,

@@ -4,13 +4,17 @@ import os
 import sys
 import webbrowser
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from splat_esd import console
 from splat_esd.config.load import Config
+from splat_esd.export.page import Frame, Result, with_final, write_page
+from splat_esd.formats.read import open_splats
 from splat_esd.metrics.evaluate import evaluate_run
-from splat_esd.runs.folder import finished_run
+from splat_esd.runs.folder import RunFolder, finished_run
+from splat_esd.runs.summary import describe
 
 _PAGE = "viewer.html"
 
@@ -31,12 +35,25 @@ def already_made(config: Config) -> bool:
 
 
 def tell_outcome(folder: Path, config: Config) -> None:
-    """Judges a run of the zoo, and names the one file to open."""
+    """Judges a run of the zoo, shows it beside a start of its own, and names the file to open."""
     if config.prior.name == "zoo":
         with console.busy("judging"):
             report = evaluate_run(folder)
         console.note(verdict(report))
+    if config.init.path is not None:
+        page = write_before_and_after(folder, config.init.path.name)
+        console.note("before and after, side by side:")
+        console.command(str(page))
     _tell_what_to_open(folder)
+
+
+def write_before_and_after(folder: Path, start: str) -> Path:
+    """Writes a page of what a run started from and what it became, seen by one camera."""
+    run = RunFolder(folder)
+    first = Frame("the start", run.timeline_file(0).read_bytes(), None)
+    after = with_final(replace(describe(run.splat), frames=()), open_splats(run.splat))
+    before = replace(Result(start), frames=[first], ball=after.ball)
+    return write_page([before, after], folder / "before-after.html", title=after.title)
 
 
 def verdict(report: Mapping[str, Any]) -> str:

@@ -134,6 +134,11 @@ class Config(FrozenSection):
         scale = prior.sds_cfg_scale if sds else prior.cfg_scale
         # The model is frozen for all others; here it is still being made.
         object.__setattr__(self, "guidance", _filled(guidance, cfg_scale=scale))
+        if self.init.keep != "none" and self.density.strategy != "none":
+            raise ConfigError(
+                f"init.keep={self.init.keep} holds each splat to its own start, which "
+                f"density={self.density.strategy} would lose: use density=none or init.keep=none."
+            )
         if "steps" not in self.model_fields_set:
             object.__setattr__(self, "steps", self.quality.steps * prior.steps_factor)
         return self

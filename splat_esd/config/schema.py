@@ -225,6 +225,10 @@ class RasterizerConfig(FrozenSection):
     eps2d: Weight = key(0.3, "Added to the variance of each splat on the screen, in pixels^2.")
 
 
+Ball = tuple[float, float, float, Positive]
+Box = tuple[float, float, float, float, float, float]
+
+
 class InitConfig(FrozenSection):
     """The Gaussians of step 0."""
 
@@ -237,6 +241,17 @@ class InitConfig(FrozenSection):
     radius: Positive = key(0.6, "Radius of the ball, in world units.")
     opacity: Annotated[float, within("(0, 1)")] = key(0.1, "Opacity of each Gaussian, in (0, 1).")
     color: Unit = key(0.5, "Grey level of each Gaussian, in [0, 1].")
+    keep: Literal["none", "shape", "colour"] = key(
+        "none", "What a start from splats holds on to: none | shape (places, sizes) | colour"
+    )
+    region: Ball | Box | None = key(
+        None,
+        "Where alone it may change: [x, y, z, radius] or [low x y z, high x y z], in the file's "
+        "axes; null: everywhere.",
+    )
+    front: Annotated[float, within("[-360, 360]")] = key(
+        0.0, "Azimuth of the start's front, in degrees: 0 is +x, 90 is +y, z is up."
+    )
 
     @model_validator(mode="after")
     def _has_file(self) -> "InitConfig":
@@ -244,11 +259,9 @@ class InitConfig(FrozenSection):
             raise ConfigError("init.path needs init=ply (a splat) or init=points (a point cloud).")
         if self.kind != "ball" and self.path is None:
             raise ConfigError(f"init={self.kind} needs a file: init.path=cloud.ply.")
+        if self.kind != "ply" and (self.keep != "none" or self.region is not None):
+            raise ConfigError("init.keep and init.region need splats to start from: init=ply.")
         return self
-
-
-Ball = tuple[float, float, float, Positive]
-Box = tuple[float, float, float, float, float, float]
 
 
 class ImportConfig(FrozenSection):

@@ -16,24 +16,29 @@ _FRONT, _BACK, _OVERHEAD = math.radians(45.0), math.radians(135.0), math.radians
 _OPPOSED = torch.tensor([[1, 2], [0, 2], [1, 0], [0, 2]])  # Perp-Neg: what each view must not be
 
 
-def view_index(cameras: Cameras) -> Int[Tensor, " B"]:
+def view_index(cameras: Cameras, front: float = 0.0) -> Int[Tensor, " B"]:
     """Names each camera's view as an index into VIEWS: overhead above 60 degrees of elevation,
-    else front within 45 degrees of azimuth 0, back beyond 135, side between."""
-    turn = torch.remainder(cameras.azimuth + math.pi, 2 * math.pi).sub(math.pi).abs()
+    else front within 45 degrees of the front's azimuth, back beyond 135, side between."""
+    turn = _turn(cameras, front)
     view = torch.ones_like(turn, dtype=torch.long)
     view = torch.where(turn < _FRONT, 0, view)
     view = torch.where(turn > _BACK, 2, view)
     return torch.where(cameras.elevation > _OVERHEAD, 3, view)
 
 
-def view_weights(cameras: Cameras) -> Float[Tensor, "B 4"]:
+def view_weights(cameras: Cameras, front: float = 0.0) -> Float[Tensor, "B 4"]:
     """Shares each camera out between VIEWS: w = max(0, 1 - |turn - place|), in quarter turns, of
     front, side and back at the places 0, 1, 2; overhead takes all above 60 degrees of elevation."""
-    turn = torch.remainder(cameras.azimuth + math.pi, 2 * math.pi).sub(math.pi).abs()
+    turn = _turn(cameras, front)
     places = torch.arange(3, device=turn.device)
     around = (1 - (turn[:, None] / (math.pi / 2) - places).abs()).clamp(min=0)
     above = (cameras.elevation > _OVERHEAD).to(around)[:, None]
     return torch.cat([(1 - above) * around, above], dim=1)
+
+
+def _turn(cameras: Cameras, front: float) -> Float[Tensor, " B"]:
+    """Returns how far each camera is turned from the front, in [0, pi]."""
+    return torch.remainder(cameras.azimuth - front + math.pi, 2 * math.pi).sub(math.pi).abs()
 
 
 class PromptBook:
@@ -42,13 +47,23 @@ class PromptBook:
     Arguments:
         negative_prompt: Words that the prior does not know are left out.
         by_view: Whether the prior hears "..., front view" and the like, or the plain prompt always.
+        front: Azimuth of the cameras that see the front, in radians.
     Raises:
         UsageError: If the prompt has a word the prior does not know.
     References:
         DreamFusion (Poole et al., 2022), Sec. 3.2: view-dependent prompts.
     """
 
-    def __init__(self, prior: Prior, prompt: str, negative_prompt: str, *, by_view: bool):
+    def __init__(
+        self,
+        prior: Prior,
+        prompt: str,
+        negative_prompt: str,
+        *,
+        by_view: bool,
+        front: float = 0.0,
+    ):
+        self.front = front
         prior.check_words(prompt)
         negative_prompt, _ = prior.split_words(negative_prompt)
         ending = f", {max(VIEWS, key=len)} view" if by_view else ""
@@ -69,11 +84,12 @@ class PromptBook:
         References:
             Perp-Neg (Armandpour et al., 2023): interpolated view prompts.
         """
-        return self.views.blend(view_weights(cameras))
+        return self.views.blend(view_weights(cameras, self.front))
 
     def opposed(self, cameras: Cameras) -> list[Text]:
         """Returns, for Perp-Neg, the two views that each camera's image must not look like."""
-        return [self.views.rows(v) for v in _OPPOSED[view_index(cameras).cpu()].unbind(1)]
+        index = view_index(cameras, self.front).cpu()
+        return [self.views.rows(v) for v in _OPPOSED[index].unbind(1)]
 
 
 def _cut(prior: Prior, prompt: str, ending: str) -> str:

@@ -43,15 +43,22 @@ class ImportedSplats:
         gaussians: As they are used here.
         placement: Where they came from:  world = center + radius * mean.
         notes: What was assumed, dropped or cut: one line each.
+        up: The axis that is up in the file; "ours" is z, with the front at +x.
     """
 
     gaussians: Gaussians
     placement: Frame
     notes: Sequence[str]
+    up: str = "ours"
 
     def in_place(self) -> Gaussians:
         """Returns the splats where they came from, their means in double."""
         return put_back(self.gaussians, self.placement)
+
+    def in_file(self, means: Float[torch.Tensor, "N 3"]) -> Float[ndarray, "N 3"]:
+        """Returns where points of our world lie in the file, in its own axes."""
+        world = self.placement.to_world(means.detach().double().cpu().numpy())
+        return np.asarray(world @ _rotation(self.up).double().numpy())
 
 
 def put_back(gaussians: Gaussians, placement: Frame) -> Gaussians:
@@ -104,7 +111,7 @@ def read_splats(path: Path | str, settings: ImportConfig | None = None) -> Impor
         gaussians = _cropped_around(gaussians, notes)
     if settings.fit:
         gaussians, placement = fitted(gaussians, placement, notes)
-    return ImportedSplats(gaussians, placement, [f"{path.name}: {note}" for note in notes])
+    return ImportedSplats(gaussians, placement, [f"{path.name}: {note}" for note in notes], up)
 
 
 def fitted(gaussians: Gaussians, placement: Frame, notes: list[str]) -> tuple[Gaussians, Frame]:
@@ -143,7 +150,7 @@ def placed_points(
     """
     up = raw.up if settings.up == "auto" else settings.up
     if isinstance(settings.crop, tuple):
-        inside = _within(raw.points, settings.crop)
+        inside = within(raw.points, settings.crop)
         if not inside.any():
             raise UsageError(f"import.crop keeps none of {path}'s points.")
         raw.notes.append(f"import.crop dropped {len(inside) - int(inside.sum())} points.")
@@ -220,7 +227,7 @@ def _rotation(up: str) -> Float[torch.Tensor, "3 3"]:
 def _crop(raw: RawSplats, settings: ImportConfig, path: Path) -> None:
     if not isinstance(settings.crop, tuple):
         return
-    inside = _within(raw.means.astype(np.float64), settings.crop)
+    inside = within(raw.means.astype(np.float64), settings.crop)
     if not inside.any():
         middle = _written(np.median(raw.means.astype(np.float64), axis=0))
         raise UsageError(f"import.crop keeps none of {path}'s splats; most lie around {middle}.")
@@ -228,7 +235,8 @@ def _crop(raw: RawSplats, settings: ImportConfig, path: Path) -> None:
     raw.select(inside)
 
 
-def _within(means: Float[ndarray, "N 3"], crop: tuple[float, ...]) -> Bool[ndarray, " N"]:
+def within(means: Float[ndarray, "N 3"], crop: tuple[float, ...]) -> Bool[ndarray, " N"]:
+    """Marks the points inside a ball [x, y, z, radius] or a box [low x y z, high x y z]."""
     if len(crop) == 4:
         return np.linalg.norm(means - crop[:3], axis=1) <= crop[3]
     return np.asarray(((means >= crop[:3]) & (means <= crop[3:])).all(axis=1))

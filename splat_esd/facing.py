@@ -1,0 +1,71 @@
+"""Where the front of a splat is, by asking the prior."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from splat_esd.cameras import turntable
+from splat_esd.diffusion.prior import Prior
+from splat_esd.diffusion.prompts import PromptBook, view_weights
+from splat_esd.diffusion.text import Text
+from splat_esd.gaussians import Gaussians
+from splat_esd.rasterize import rasterize
+
+AROUND = 12  # views that are shown to the prior
+CANDIDATES = 36  # directions among which the front is sought
+ELEVATION, DISTANCE, FOVY = math.radians(15), 2.45, math.radians(43)
+TIMES = (0.3, 0.45, 0.6, 0.75)  # of the schedule: before, all views look alike; after, none tells
+GREY = 0.75  # of the background
+NAMED = 3  # front, side and back: a turntable has no view from above
+
+
+@torch.no_grad()
+def find_front(prior: Prior, book: PromptBook, gaussians: Gaussians, *, seed: int) -> float:
+    """Returns the azimuth of the front in degrees, of CANDIDATES around the splat.
+
+    Of K views x_i at azimuths a_i and the words v = front, side, back, the prior tells how well
+    each word explains each view, by its denoising loss; the front is where all agree best:
+
+        argmin_f  sum_i sum_v  w_v(a_i - f) E_{t, eps} |eps_prior(z_t, t, y_v) - eps|^2
+
+    with w of `view_weights`, and the same t and eps for all.
+
+    References:
+        Your Diffusion Model is Secretly a Zero-Shot Classifier (Li et al., 2023), Eq. 7.
+    """
+    cameras = turntable(
+        AROUND,
+        elevation=ELEVATION,
+        distance=DISTANCE,
+        fovy=FOVY,
+        width=prior.image_size,
+        height=prior.image_size,
+    ).to(prior.device)
+    background = torch.full((AROUND, 3), GREY, device=prior.device)
+    z = prior.encode_images(rasterize(gaussians, cameras, background=background).rgb)
+    losses = denoising_losses(prior, book.views, z, seed=seed)
+    around = 2 * math.pi * torch.arange(CANDIDATES) / CANDIDATES
+    weights = torch.stack([view_weights(cameras, float(front))[:, :NAMED] for front in around])
+    best = (weights.to(losses) * losses).sum((1, 2)).argmin()
+    return round(math.degrees(float(around[best])), 1)
+
+
+def denoising_losses(
+    prior: Prior, texts: Text, z: Float[Tensor, "B C h w"], *, seed: int
+) -> Float[Tensor, "B V"]:
+    """Returns  E_{t, eps} |eps_prior(z_t, t, y) - eps|^2  of each picture under each view's words,
+    a mean over TIMES with one eps each that all share.
+    """
+    generator = torch.Generator(z.device).manual_seed(seed)
+    losses = torch.zeros(len(z), NAMED, device=z.device)
+    for time in TIMES:
+        t = torch.full((len(z),), int(time * len(prior.schedule)), device=z.device)
+        eps = torch.randn(z.shape[1:], generator=generator, device=z.device).expand_as(z)
+        z_t = prior.schedule.add_noise(z, eps, t)
+        for view in range(NAMED):
+            text = texts.rows(slice(view, view + 1)).expand(len(z))
+            off = prior.eps(z_t, t, text) - eps
+            losses[:, view] += off.square().flatten(1).mean(1) / len(TIMES)
+    return losses
