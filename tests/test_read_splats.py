@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import re
 import struct
 import zipfile
 from dataclasses import replace
@@ -198,6 +199,20 @@ def test_a_round_trip_keeps_what_the_format_can_hold(name: str, size: float, tmp
         torch.testing.assert_close(back.log_scales[order], splats.log_scales, atol=0.04, rtol=0)
     else:
         assert any("scales below" in line for line in losses(splats, "spz"))
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_500_km_off_the_origin_a_round_trip_is_as_near_as_the_warning_says(name: str, tmp_path):
+    splats, off = object_like(), torch.tensor([5e5, 0, 0], dtype=torch.float64)
+    splats = replace(splats, means=splats.means.double() + off)
+    form = {"splat.compressed.ply": "compressed", "splat.glb": "gltf"}.get(name, name[-3:])
+    warned = losses(splats, "splat" if name == "splat.splat" else form)[0]
+    step = float(re.search(r"steps of ([\d.e-]+)", warned)[1])
+    found = read_splats(WRITERS[name](splats, tmp_path / name))
+    back = found.in_place().means
+    order = torch.cdist(splats.means - off, back - off).argmin(1)
+    assert (back[order] - splats.means).abs().max() <= 0.52 * step
+    assert any("off its origin" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
