@@ -235,11 +235,14 @@ def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert "warning: this machine is busy (load 50.00 on" in capsys.readouterr().err
 
 
+_SECTIONS = "bench raster | bench step | bench refine | bench mesh"
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "bench needs to know what to do: bench raster | bench step | bench mesh"),
-        (["train"], "bench needs to know what to do: bench raster | bench step | bench mesh"),
+        ([], f"bench needs to know what to do: {_SECTIONS}"),
+        (["train"], f"bench needs to know what to do: {_SECTIONS}"),
         (["raster", "quick"], "'quick' is no setting; bench raster takes quick=, only=, threads="),
         (["raster", "quik=true"], "unknown key quik; did you mean quick?"),
         (["raster", "only=tabel"], "only must be one of table, costs, curve, busy, got 'tabel'"),

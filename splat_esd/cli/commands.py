@@ -15,6 +15,7 @@ from splat_esd.config.commands import (
     Arguments,
     BenchMeshArguments,
     BenchRasterArguments,
+    BenchRefineArguments,
     BenchStepArguments,
     CompareArguments,
     DoctorArguments,
@@ -67,7 +68,7 @@ def _generate(config: Config) -> None:
 
 def _refine(job: RefineJob) -> None:
     check_prompt(job.config)
-    from splat_esd.cli.refine import with_front
+    from splat_esd.runs.front import with_front
 
     _generate(with_front(job))
 
@@ -173,6 +174,7 @@ COMMANDS: dict[str, Command] = {
     "doctor": Command(partial(read_arguments, DoctorArguments, command="doctor"), _doctor),
     "bench raster": _command("bench raster", BenchRasterArguments, "bench.raster:main"),
     "bench step": _command("bench step", BenchStepArguments, "bench.step:main"),
+    "bench refine": _command("bench refine", BenchRefineArguments, "bench.refine:main"),
     "bench mesh": _command("bench mesh", BenchMeshArguments, "bench.mesh:main"),
     "zoo train": _command("zoo train", ZooTrainArguments, "zoo.prior.train:main"),
     "zoo judge": _command("zoo judge", ZooJudgeArguments, "zoo.judge.train:main"),

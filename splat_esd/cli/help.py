@@ -3,6 +3,7 @@
 from splat_esd.config.commands import (
     BenchMeshArguments,
     BenchRasterArguments,
+    BenchRefineArguments,
     BenchStepArguments,
     EvaluateArguments,
     ToyArguments,
@@ -43,7 +44,7 @@ Commands
   toys                     the words the built-in prior knows (toys --help)
   toy                      the equation in two dimensions, against its closed form (toy --help)
   doctor                   what this machine can run, and why not the rest
-  bench raster|step|mesh   how fast rasteriser and steps are here; how good meshes are
+  bench raster|step|...    how fast, and how good meshes are (bench --help)
   zoo train|judge|exam     train the small built-in prior again, or its judge; examine it
 
 Settings are written KEY=VALUE. The ones to know:
@@ -194,6 +195,13 @@ many threads and in one of one thread; each part of it, and how near the passes 
 to this processor's rate for bf16. With against=PYTHON beside another installation, in turn.
 
 {help_table(BenchStepArguments)}
+
+splat-esd bench refine [KEY=VALUE...]
+
+Refines true toys by words and says how many came out as asked, with one face and their silhouette.
+A minute or two each; a later call goes on where one was stopped.
+
+{help_table(BenchRefineArguments)}
 
 splat-esd bench mesh [RUN_OR_FILE ...] [KEY=VALUE...]
 

@@ -132,6 +132,16 @@ class BenchMeshArguments(Arguments):
     out: UserPath | None = key(None, "JSON file for every figure.")
 
 
+class BenchRefineArguments(Arguments):
+    """splat-esd bench refine"""
+
+    seeds: Count = key(4, "Runs of each toy and change.")
+    quality: Literal["draft", "normal", "high"] = key("normal", "Of each run.")
+    processes: Count = key(2, "Runs at a time, of one thread each.")
+    folder: UserPath = key(Path("bench-refine"), "Folder of the runs.")
+    out: UserPath = key(Path("bench-refine.json"), "JSON file; what it holds is not made again.")
+
+
 class ZooTrainArguments(Arguments):
     """splat-esd zoo train"""
 

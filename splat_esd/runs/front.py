@@ -1,4 +1,4 @@
-"""`splat-esd refine`: where the front of the start is, before the run begins."""
+"""Where the front of a start is, found before the run begins."""
 
 import torch
 
