@@ -42,7 +42,8 @@ MUST_NOT_KNOW = {
 }
 # Every library that the package imports, and the only modules that may.
 DOORS = {
-    "diffusers": {"diffusion.loading", "diffusion.lora", "zoo.prior.models", "zoo.prior.history"}
+    "diffusers": {"diffusion.loading", "diffusion.lora", "diffusion.adapters"}
+    | {"zoo.prior.models", "zoo.prior.history"}
     | {"zoo.judge.evaluate_prior"},
     "transformers": {"diffusion.loading", "zoo.prior.models", "metrics.networks"},
     "peft": {"diffusion.lora"},
@@ -65,7 +66,7 @@ DOORS = {
     "pydantic": {"config.schema", "config.load", "config.validation", "config.reference"}
     | {"config.commands", "config.experiment"},
     "huggingface_hub": {"diffusion.loading", "config.load"},
-    "safetensors": {"zoo.judge.network", "zoo.judge.train"},
+    "safetensors": {"zoo.judge.network", "zoo.judge.train", "diffusion.adapters"},
     "imageio_ffmpeg": {"export.turntable", "cli.doctor"},
     "PIL": {"export.turntable", "mesh.textured", "study.job", "study.sheet"}
     | {"zoo.world.gallery", "zoo.prior.history", "zoo.judge.evaluate_prior"},

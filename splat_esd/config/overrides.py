@@ -19,6 +19,7 @@ TEXT_KEYS = ("prompt", "negative_prompt")
 EXPERIMENTS = CONF / "experiment"  # what `splat-esd study` runs; no choice of a run
 VALUE_MAX, BRACKETS_MAX = 10_000, 100
 PATH_KEYS = ("out", "resume", "init.path", "prior.path", "from", "classifier", "clip")
+LISTED_KEYS = ("prior.lora",)  # of paths, which their own field takes apart
 
 
 def split_overrides(
@@ -49,6 +50,8 @@ def split_overrides(
             values[key] = _text(key, text)
         elif key in paths:
             values[key] = None if text == "null" else _path(key, text)
+        elif key in LISTED_KEYS:
+            values[key] = None if text == "null" else text
         elif text.startswith("@"):
             values[key] = _path(key, text)
         elif key in known:

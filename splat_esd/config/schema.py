@@ -7,7 +7,7 @@ stand here and not beside torch's classes, so that help and mistakes answer with
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from splat_esd.errors import ConfigError
 
@@ -56,7 +56,23 @@ def _folder_or_id(text: str) -> str:
     return str(folder.absolute()) if folder.is_dir() else text
 
 
+def _listed(value: object) -> object:
+    """Reads `a.safetensors:0.5,b.safetensors` as two."""
+    if isinstance(value, str):
+        return tuple(text.strip() for text in value.strip("[]").split(",") if text.strip())
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _lora(text: str) -> str:
+    # A file is kept whole, so that a run can be resumed from another place; a name as it is.
+    name, colon, weight = text.rpartition(":")
+    name = name if colon and not {"/", "\\"} & set(weight) else text
+    path = at_home(name)
+    return f"{path.absolute()}{text[len(name) :]}" if path.exists() else text
+
+
 Unit = Annotated[float, within("[0, 1]")]
+Lora = Annotated[str, AfterValidator(_lora)]
 Weight = Annotated[float, within("[0, inf)")]
 Positive = Annotated[float, within("(0, inf)")]
 Count = Annotated[int, within("[1, inf)")]
@@ -99,6 +115,9 @@ class PriorConfig(FrozenSection):
         None, "Folder or hub id to load instead; null: this prior's own files, or its mirrors."
     )
     mirrors: tuple[str, ...] = key((), "Hub ids to look for, the first one first.")
+    lora: Annotated[tuple[Lora, ...], BeforeValidator(_listed)] = key(
+        (), "LoRAs fused into it: FILE or FILE:WEIGHT, several with commas between."
+    )
     revision: str | None = key(None, "Commit or tag on the hub; null: the newest.")
     dtype: Literal["auto", "fp32", "bf16"] = key(
         "auto",

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from splat_esd.diffusion.adapters import fuse_loras
 from splat_esd.diffusion.checks import check_pipeline
 from splat_esd.diffusion.families import FAMILIES
 from splat_esd.diffusion.prior import Prior
@@ -27,6 +28,7 @@ def load_prior(
     device: torch.device | str,
     dtype: str,
     pullback: str = "encoder",
+    loras: tuple[str, ...] = (),
 ) -> Prior:
     """Loads a prior from a folder, from the hub's local cache, or from the hub.
 
@@ -34,6 +36,7 @@ def load_prior(
         source: A folder in diffusers' layout, or a hub id; `mirrors` are tried after it, in order.
         dtype: "auto" (bf16 where the device computes in it, else fp32), "bf16" or "fp32".
         pullback: "encoder" or "decoder".
+        loras: FILE[:weight] each, fused into the weights; see `fuse_loras`.
     Raises:
         UsageError: If the folder is not a prior.
         EnvironmentProblem: If a hub id is neither on this machine nor to be reached.
@@ -44,8 +47,10 @@ def load_prior(
     compute = torch.bfloat16 if half else torch.float32
     try:
         check_pipeline(folder, source)
-        prior = _read(folder, source, commit, device, compute, pullback)
+        prior = _read(folder, source, commit, device, compute, pullback, loras)
         _try_call(prior)
+    except UsageError:
+        raise
     except Exception as error:  # whatever a damaged file makes of four libraries' parsers
         raise UsageError(
             f"prior.path: {folder} cannot be read as a diffusers pipeline: {_first_line(error)}"
@@ -89,6 +94,7 @@ def _read(
     device: torch.device,
     dtype: torch.dtype,
     pullback: str,
+    loras: tuple[str, ...],
 ) -> Prior:
     import diffusers
     import transformers
@@ -115,6 +121,7 @@ def _read(
     for module in (vae, unet, *encoders):
         if module is not None:
             module.eval().requires_grad_(False).to(device, torch.float32)
+    fuse_loras(loras, folder, unet, encoders)
     return Prior(
         schedule=Schedule(scheduler.alphas_cumprod.to(device)),
         unet=unet.to(dtype),

@@ -44,6 +44,7 @@ def open_prior(config: Config, device: torch.device) -> Prior:
         device=device,
         dtype=settings.dtype,
         pullback=settings.pullback,
+        loras=settings.lora,
     )
 
 
