@@ -65,8 +65,13 @@ DOORS = {
     "yaml": {"config.yaml_file", "config.load"},
     "pydantic": {"config.schema", "config.load", "config.validation", "config.reference"}
     | {"config.commands", "config.experiment"},
-    "huggingface_hub": {"diffusion.loading", "config.load"},
-    "safetensors": {"zoo.judge.network", "zoo.judge.train", "diffusion.adapters"},
+    "huggingface_hub": {"diffusion.locate", "config.load"},
+    "safetensors": {
+        "zoo.judge.network",
+        "zoo.judge.train",
+        "diffusion.adapters",
+        "diffusion.locate",
+    },
     "imageio_ffmpeg": {"export.turntable", "cli.doctor"},
     "PIL": {"export.turntable", "mesh.textured", "study.job", "study.sheet"}
     | {"zoo.world.gallery", "zoo.prior.history", "zoo.judge.evaluate_prior"},

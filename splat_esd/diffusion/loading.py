@@ -1,7 +1,6 @@
 """Reads a prior: from a folder in diffusers' layout, the hub's local cache, or the hub."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,13 @@ import torch
 from splat_esd.diffusion.adapters import fuse_loras
 from splat_esd.diffusion.checks import check_pipeline
 from splat_esd.diffusion.families import FAMILIES
+from splat_esd.diffusion.locate import FP16, locate, variant_of
 from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.schedule import Schedule
 from splat_esd.diffusion.vocabulary import read_vocabulary
-from splat_esd.errors import EnvironmentProblem, UsageError
+from splat_esd.errors import UsageError
 
 PREDICTIONS = ("epsilon", "v_prediction")
-_FILES = ["model_index.json", "*/config.json", "*/scheduler_config.json", "tokenizer*/*"]
-_WEIGHTS = ["*/model.safetensors", "*/diffusion_pytorch_model.safetensors"]
 
 
 def load_prior(
@@ -42,7 +40,7 @@ def load_prior(
         EnvironmentProblem: If a hub id is neither on this machine nor to be reached.
     """
     device = torch.device(device)
-    folder, source, commit = _locate(source, mirrors, revision)
+    folder, source, commit = locate(source, mirrors, revision)
     half = _computes_bf16(device) if dtype == "auto" else dtype == "bf16"
     compute = torch.bfloat16 if half else torch.float32
     try:
@@ -71,6 +69,8 @@ def _try_call(prior: Prior) -> None:
         out = prior.eps(z_t, torch.zeros(1, dtype=torch.long, device=prior.device), text)
     except Exception as error:
         raise ValueError(f"{part}: a trial call failed: {_first_line(error)}") from error
+    if not out.isfinite().all():
+        raise ValueError("unet: a trial call gave NaN or infinity; its weights are damaged.")
     if out.shape != z_t.shape:
         raise ValueError(
             f"unet: expected {z_t.shape[1]} output channels, got {out.shape[1]}; "
@@ -90,7 +90,7 @@ def _computes_bf16(device: torch.device) -> bool:
 def _read(
     folder: Path,
     source: str,
-    commit: str | None,
+    commit: str,
     device: torch.device,
     dtype: torch.dtype,
     pullback: str,
@@ -106,7 +106,8 @@ def _read(
 
     def part(cls: Any, name: str) -> Any:
         try:
-            return cls.from_pretrained(folder, subfolder=name, local_files_only=True)
+            half = {"variant": FP16} if variant_of(folder / name) == FP16 else {}
+            return cls.from_pretrained(folder, subfolder=name, local_files_only=True, **half)
         except Exception as error:
             raise ValueError(f"{name}: {_first_line(error)}") from error
 
@@ -135,63 +136,11 @@ def _read(
         zero_empty=bool(index.get("force_zeros_for_empty_prompt")),
         prediction=prediction,
         source=source,
-        revision=commit,
+        revision=commit or None,
         dtype=dtype,
         vocabulary=read_vocabulary(folder),
         pullback=pullback,
     )
-
-
-def _locate(
-    source: str, mirrors: tuple[str, ...], revision: str | None
-) -> tuple[Path, str, str | None]:
-    """Finds the folder of a prior: a local folder, the hub's cache, then the hub itself."""
-    if Path(source).is_dir():
-        if not (Path(source) / "model_index.json").is_file():
-            raise UsageError(
-                f"prior.path: {source} has no model_index.json; expected a folder in diffusers' "
-                "layout (unet, text_encoder, tokenizer, scheduler and, for latent priors, vae)."
-            )
-        return Path(source), source, None
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
-        raise UsageError(f"prior.path: {source} is neither a folder nor a hub id like owner/name.")
-    from huggingface_hub import snapshot_download
-
-    names = [source, *mirrors]
-    for online in (False, True):
-        for name in names if not online or _hub_answers() else []:
-            try:
-                folder = snapshot_download(
-                    name,
-                    revision=revision,
-                    local_files_only=not online,
-                    allow_patterns=_FILES + _WEIGHTS,
-                )
-                return Path(folder), name, Path(folder).name
-            except (OSError, ValueError):
-                continue  # this copy is not there; the next may be
-    raise EnvironmentProblem(
-        f"prior {source!r} is not on this machine and the hub cannot be reached or no longer has "
-        f"it (tried {', '.join(names)}); run `hf download {source}` where there is a network, "
-        "set prior.path=<folder>, or use prior=zoo."
-    )
-
-
-def _hub_answers() -> bool:
-    """Tells within five seconds whether the hub can be reached, instead of a minute of retries."""
-    import socket
-    from urllib.parse import urlparse
-
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    url = urlparse(constants.ENDPOINT)
-    try:
-        socket.create_connection((url.hostname, url.port or 443), timeout=5).close()
-    except OSError:
-        return False
-    return True
 
 
 def _first_line(error: BaseException) -> str:
