@@ -65,21 +65,21 @@ def load(folder, *loras):
 @pytest.mark.parametrize("form", [as_kohya, as_diffusers, as_peft])
 def test_every_format_adds_its_product_of_matrices(form, weight, lora, tiny_sd, tmp_path):
     plain, fused = load(tiny_sd), load(tiny_sd, f"{form(lora, tmp_path)}:{weight}")
-    after = dict(fused.unet.named_parameters())
-    for name, value in plain.unet.named_parameters():
+    after = dict(fused.denoiser.named_parameters())
+    for name, value in plain.denoiser.named_parameters():
         module = name.removesuffix(".weight")
         expected = value
         if f"{module}.lora_A.weight" in lora:
             a, b = (lora[f"{module}.lora_{x}.weight"] for x in "AB")
             expected = value + weight * ALPHA / RANK * b @ a
         torch.testing.assert_close(after[name], expected)
-    assert after.keys() == dict(plain.unet.named_parameters()).keys()
+    assert after.keys() == dict(plain.denoiser.named_parameters()).keys()
 
 
 def test_several_loras_add_up(lora, tiny_sd, tmp_path):
     file = as_kohya(lora, tmp_path)
     once, twice = load(tiny_sd, f"{file}:0.8"), load(tiny_sd, f"{file}:0.5", f"{file}:0.3")
-    for a, b in zip(once.unet.parameters(), twice.unet.parameters(), strict=True):
+    for a, b in zip(once.denoiser.parameters(), twice.denoiser.parameters(), strict=True):
         torch.testing.assert_close(a, b)
 
 
@@ -109,7 +109,7 @@ def test_a_name_finds_the_file_beside_the_prior(lora, tiny_sd, tmp_path):
     folder = shutil.copytree(tiny_sd, tmp_path / "prior")
     as_kohya(lora, folder).rename(folder / "front-bias.safetensors")
     named, plain = load(folder, "front-bias:0.5"), load(folder)
-    pairs = zip(named.unet.parameters(), plain.unet.parameters(), strict=True)
+    pairs = zip(named.denoiser.parameters(), plain.denoiser.parameters(), strict=True)
     assert any(not torch.equal(a, b) for a, b in pairs)
 
 
@@ -172,7 +172,7 @@ def test_a_lora_changes_what_the_embedded_prior_draws(tmp_path):
     off = []
     for loras in ((), (str(tmp_path),)):
         prior = load(ASSETS / "zoo", *loras)
-        off.append((prior.unet(z_t, t, text).sample - wanted).square().mean().item())
+        off.append((prior.denoiser(z_t, t, text).sample - wanted).square().mean().item())
     assert off[1] < 0.9 * off[0]
 
 

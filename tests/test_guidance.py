@@ -20,7 +20,7 @@ from splat_esd.guidance import ESD, SDS, Noisy, entropic_shares, make_guidance, 
 
 T = 1000
 BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, T, dtype=torch.float64) ** 2
-SCHEDULE = Schedule(torch.cumprod(1 - BETAS, 0))
+SCHEDULE = Schedule.variance_preserving(torch.cumprod(1 - BETAS, 0))
 
 
 def guidance_config(name="esd", lam=0.5, **changes):
@@ -262,7 +262,7 @@ def test_the_loss_gradient_is_the_weighted_score_difference_over_the_batch(prior
         e_c = prior.eps(z_t, t, esd.book.embed(cameras))
         mix = 0.5 * esd.phi.eps(z_t, t, torch.zeros(3, 17))
         mix = mix + 0.5 * esd.phi.eps(z_t, t, camera_vector(cameras))
-    w = 1 - prior.schedule.alphas_cumprod[t].view(-1, 1, 1, 1)
+    w = 1 - prior.schedule.alphas[t].square().view(-1, 1, 1, 1)
     expected = w * (e_u + 4.0 * (e_c - e_u) - mix) / 3
     torch.testing.assert_close(z.grad, expected, atol=1e-5, rtol=1e-4)
 
@@ -279,7 +279,7 @@ def test_a_step_costs_two_evaluations_of_the_prior_and_two_of_phi_one_of_which_t
     esd = make(prior, guidance_config("esd", 0.5))
     z = torch.randn(3, 4, 8, 8)
     calls = []
-    prior.unet.register_forward_hook(
+    prior.denoiser.register_forward_hook(
         lambda m, args, out: calls.append((len(args[0]), torch.is_grad_enabled()))
     )
     stats = esd.gradient(z, ring(3), 0, torch.Generator().manual_seed(0)).stats
@@ -318,7 +318,7 @@ def test_perp_neg_keeps_the_prompts_own_direction_and_costs_two_evaluations_more
     assert difference.flatten(1).norm(dim=1).min() > 1e-4
     torch.testing.assert_close(along, torch.zeros(3), atol=1e-4, rtol=0)
     rows = []
-    prior.unet.register_forward_hook(lambda m, args, out: rows.append(len(args[0])))
+    prior.denoiser.register_forward_hook(lambda m, args, out: rows.append(len(args[0])))
     with torch.no_grad():
         perp.prior_eps(z_t, t, ring(3))
     assert rows == [12] and perp.evaluations["unet_prior"] == 4

@@ -60,7 +60,7 @@ def test_weights_are_found_in_every_spelling(spell, tiny_sd, copy):
     spell(copy)
     assert missing_parts(copy) == []
     there, here = (load_prior(str(f), device="cpu", dtype="fp32") for f in (tiny_sd, copy))
-    for a, b in zip(there.unet.parameters(), here.unet.parameters(), strict=True):
+    for a, b in zip(there.denoiser.parameters(), here.denoiser.parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
 
 

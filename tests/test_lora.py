@@ -40,7 +40,7 @@ MIXED = torch.tensor([False, True])
 
 
 def noisy(prior):
-    size, channels = prior.unet.config.sample_size, prior.unet.config.in_channels
+    size, channels = prior.denoiser.config.sample_size, prior.denoiser.config.in_channels
     g = torch.Generator().manual_seed(0)
     return torch.randn(2, channels, size, size, generator=g), torch.tensor([5, 600])
 
@@ -104,7 +104,7 @@ def test_phi_learns_to_denoise_what_it_is_shown_and_the_prior_stays(prior):
     phi = phi_of(prior)
     z_t, t = noisy(prior)
     z, camera = torch.full_like(z_t, 0.5), camera_vector(cameras([0.0, 2.0]))
-    frozen = {n: p.clone() for n, p in prior.unet.named_parameters() if ".phi." not in n}
+    frozen = {n: p.clone() for n, p in prior.denoiser.named_parameters() if ".phi." not in n}
     optimizer = torch.optim.Adam(phi.trainable().values(), lr=1e-2)
     losses = []
     for step in range(40):
@@ -115,7 +115,7 @@ def test_phi_learns_to_denoise_what_it_is_shown_and_the_prior_stays(prior):
         optimizer.step()
         losses.append(loss.item())
     assert sum(losses[-4:]) < 0.95 * sum(losses[:4])
-    now = dict(prior.unet.named_parameters())
+    now = dict(prior.denoiser.named_parameters())
     assert all(torch.equal(now[name], value) for name, value in frozen.items())
     assert all(p.grad is None for n, p in now.items() if ".phi." not in n)
 
@@ -172,6 +172,6 @@ def test_attention_with_a_graph_answers_as_without_one_and_so_do_its_gradients(p
         fused = phi.eps(z_t, t, camera)
     torch.testing.assert_close(phi.eps(z_t, t, camera).detach(), fused, atol=1e-5, rtol=1e-4)
     written_out = gradients()
-    phi.prior.unet.set_attn_processor(AttnProcessor2_0())
+    phi.prior.denoiser.set_attn_processor(AttnProcessor2_0())
     for name, gradient in gradients().items():
         torch.testing.assert_close(written_out[name], gradient, atol=1e-4, rtol=1e-3)

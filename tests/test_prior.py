@@ -17,7 +17,7 @@ def test_an_epsilon_prior_answers_with_its_unets_own_output(tiny_sd):
     z_t, t = torch.randn(2, 4, 8, 8), torch.tensor([3, 700])
     text = prior.encode_text(["a corgi", "a cat"])
     with torch.no_grad():
-        expected = prior.unet(z_t, t, encoder_hidden_states=text.embeds).sample
+        expected = prior.denoiser(z_t, t, encoder_hidden_states=text.embeds).sample
         assert torch.equal(prior.eps(z_t, t, text), expected)
 
 
@@ -26,8 +26,8 @@ def test_a_v_prior_speaks_eps_on_the_outside(tiny_sd_v):
     z_t, t = torch.randn(2, 4, 8, 8), torch.tensor([3, 700])
     text = prior.encode_text(["a corgi", "a cat"])
     with torch.no_grad():
-        v = prior.unet(z_t, t, encoder_hidden_states=text.embeds).sample
-        abar = prior.schedule.alphas_cumprod[t].view(-1, 1, 1, 1)
+        v = prior.denoiser(z_t, t, encoder_hidden_states=text.embeds).sample
+        abar = prior.schedule.alphas[t].square().view(-1, 1, 1, 1)
         torch.testing.assert_close(
             prior.eps(z_t, t, text), (1 - abar).sqrt() * z_t + abar.sqrt() * v
         )
@@ -36,7 +36,7 @@ def test_a_v_prior_speaks_eps_on_the_outside(tiny_sd_v):
 def test_the_schedule_is_the_one_in_the_folder(tiny_sd):
     schedule = load(tiny_sd).schedule
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
-    torch.testing.assert_close(schedule.alphas_cumprod, torch.cumprod(1 - betas, 0))
+    torch.testing.assert_close(schedule.alphas**2, torch.cumprod(1 - betas, 0))
 
 
 def test_a_pixel_priors_latents_are_the_images_from_minus_one_to_one(tiny_pixels):
@@ -69,7 +69,7 @@ def test_bf16_is_an_autocast_inside_and_float32_outside(tiny_sd):
     z_t, t = torch.randn(2, 4, 8, 8), torch.tensor([3, 700])
     with torch.no_grad():
         a, b = (p.eps(z_t, t, p.encode_text(["a", "b"])) for p in (exact, half))
-    assert half.unet.dtype == torch.bfloat16 and b.dtype == torch.float32
+    assert half.denoiser.dtype == torch.bfloat16 and b.dtype == torch.float32
     assert 0 < (a - b).abs().max() < 0.1
 
 
@@ -80,7 +80,7 @@ def test_bf16_is_an_autocast_inside_and_float32_outside(tiny_sd):
 def test_auto_is_bf16_only_where_the_processor_computes_in_it(tiny_sd, monkeypatch, has, dtype):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
     prior = load(tiny_sd, "auto")
-    assert prior.dtype == prior.unet.dtype == getattr(torch, dtype)
+    assert prior.dtype == prior.denoiser.dtype == getattr(torch, dtype)
 
 
 def test_the_decoders_pullback_in_bf16_is_that_of_float32_rounded(tiny_sd):
@@ -96,7 +96,7 @@ def test_the_decoders_pullback_in_bf16_is_that_of_float32_rounded(tiny_sd):
 
 def test_nothing_of_the_prior_is_trainable(tiny_sd):
     prior = load(tiny_sd)
-    modules = (prior.unet, prior.vae, *prior.text_encoders)
+    modules = (prior.denoiser, prior.vae, *prior.text_encoders)
     assert not any(p.requires_grad for module in modules for p in module.parameters())
 
 

@@ -92,8 +92,8 @@ def test_the_embedded_prior_denoises_toys_better_when_told_which():
     names = ["cat", "corgi", "duck", "frog", "panda", "snowman"]
     g = torch.Generator().manual_seed(0)
     text = prior.encode_text([f"a {name}" for name in names])
-    side = prior.unet.config.sample_size
-    z = torch.randn(len(names), prior.unet.config.in_channels, side, side, generator=g)
+    side = prior.denoiser.config.sample_size
+    z = torch.randn(len(names), prior.denoiser.config.in_channels, side, side, generator=g)
     times = list(range(980, -1, -70))
     for t, after in zip(times, [*times[1:], 0], strict=True):  # DDIM
         now, then = (torch.full((len(names),), step) for step in (t, after))

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from splat_esd.diffusion.families import FAMILIES
+from splat_esd.diffusion.families import FAMILIES, Family
 
 _DISTILLED = re.compile(r"(?:^|[-_.])(turbo|lightning|lcm|hyper|schnell)(?:[-_.]|$)", re.I)
 _BASE = "a distilled model has no score to distill; use the model it was made from (its base)"
@@ -20,46 +20,72 @@ def check_pipeline(folder: Path, source: str) -> None:
         ValueError: Naming the part, what was wanted, what came and the way out, in one line.
     """
     index = _json(folder / "model_index.json")
-    if not (index.get("unet") or [None])[0]:
+    family = family_of(folder, index)
+    name = family.denoiser[0]
+    denoiser = _json(folder / name / "config.json")
+    _check_distilled(index, denoiser, source)
+    _check_scheduler(name, _json(folder / "scheduler" / "scheduler_config.json"))
+    _check_channels(name, denoiser, folder, is_there(index, "vae"))
+    if name == "unet":
+        _check_text(denoiser, folder)
+
+
+def family_of(folder: Path, index: dict[str, Any]) -> Family:
+    """Returns the family of a pipeline.
+
+    Raises:
+        ValueError: If it is none of those in FAMILIES.
+    """
+    if is_there(index, "unet"):
+        kind = _json(folder / "unet" / "config.json").get("addition_embed_type")
+        if kind not in FAMILIES:
+            raise ValueError(f"unet: addition_embed_type {kind!r} is not supported.")
+        return FAMILIES[kind]
+    kind = (index.get("transformer") or [None, None])[1]
+    if kind is None or kind not in FAMILIES:
         name = index.get("_class_name", "a pipeline")
-        raise ValueError(f"{name} has no unet; Stable Diffusion 1, 2 and XL are supported.")
-    unet = _json(folder / "unet" / "config.json")
-    _check_scores(index, unet, _json(folder / "scheduler" / "scheduler_config.json"), source)
-    _check_channels(unet, folder, bool((index.get("vae") or [None])[0]))
-    _check_text(unet, folder)
+        raise ValueError(
+            f"{name} is of no family that is known here; Stable Diffusion 1, 2, XL, 3 and 3.5 are."
+        )
+    return FAMILIES[kind]
 
 
-def _check_scores(
-    index: dict[str, Any], unet: dict[str, Any], scheduler: dict[str, Any], source: str
-) -> None:
+def is_there(index: dict[str, Any], name: str) -> bool:
+    """Tells whether a pipeline's index names a part."""
+    return bool((index.get(name) or [None])[0])
+
+
+def _check_distilled(index: dict[str, Any], denoiser: dict[str, Any], source: str) -> None:
     said = _DISTILLED.search(Path(source).name)
-    if said or index.get("is_distilled") or unet.get("time_cond_proj_dim"):
+    marks = (index.get("is_distilled"), denoiser.get("time_cond_proj_dim"))
+    if said or any(marks) or denoiser.get("guidance_embeds"):
         why = f"its name says {said[1]!r}" if said else "its configuration says so"
         raise ValueError(f"it is distilled ({why}): {_BASE}.")
-    name = str(scheduler.get("_class_name", ""))
-    if "FlowMatch" in name:
+
+
+def _check_scheduler(part: str, scheduler: dict[str, Any]) -> None:
+    name, flows = str(scheduler.get("_class_name", "")), part == "transformer"
+    if ("FlowMatch" in name) != flows:
+        wanted = "a FlowMatch one" if flows else "a noise schedule (DDPM, DDIM, Euler ...)"
         raise ValueError(
-            f"scheduler: expected a noise schedule (DDPM, DDIM, Euler ...) beside a unet, got "
-            f"{name}; put the scheduler of the model's original pipeline into the folder."
+            f"scheduler: expected {wanted} beside a {part}, got {name}; put the scheduler of the "
+            "model's original pipeline into the folder."
         )
 
 
-def _check_channels(unet: dict[str, Any], folder: Path, latent: bool) -> None:
+def _check_channels(part: str, unet: dict[str, Any], folder: Path, latent: bool) -> None:
     expected = _json(folder / "vae" / "config.json").get("latent_channels", 4) if latent else 3
     kind, found = "latents of its vae" if latent else "pictures", unet.get("in_channels", 4)
     if found != expected:
         hint = " (an inpainting model)" if found == 2 * expected + 1 else ""
         raise ValueError(
-            f"unet: expected {expected} input channels, as the {kind} have, got {found}{hint}; "
+            f"{part}: expected {expected} input channels, as the {kind} have, got {found}{hint}; "
             "use the text-to-image model of the same family."
         )
 
 
 def _check_text(unet: dict[str, Any], folder: Path) -> None:
-    kind = unet.get("addition_embed_type")
-    if kind not in FAMILIES:
-        raise ValueError(f"unet: addition_embed_type {kind!r} is not supported.")
-    encoders = FAMILIES[kind].encoders
+    encoders = FAMILIES[unet.get("addition_embed_type")].encoders
     widths: list[Any] = [
         _json(folder / name / "config.json").get("hidden_size") for name in encoders
     ]

@@ -1,21 +1,23 @@
 """Reads a prior: from a folder in diffusers' layout, the hub's local cache, or the hub."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from splat_esd.diffusion.adapters import fuse_loras
-from splat_esd.diffusion.checks import check_pipeline
-from splat_esd.diffusion.families import FAMILIES
+from splat_esd.diffusion.checks import check_pipeline, family_of, is_there
+from splat_esd.diffusion.families import Family
 from splat_esd.diffusion.locate import FP16, locate, variant_of
 from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.schedule import Schedule
 from splat_esd.diffusion.vocabulary import read_vocabulary
 from splat_esd.errors import UsageError
 
-PREDICTIONS = ("epsilon", "v_prediction")
+PREDICTIONS = ("epsilon", "v_prediction")  # of the models with a noise schedule
 
 
 def load_prior(
@@ -27,6 +29,7 @@ def load_prior(
     dtype: str,
     pullback: str = "encoder",
     loras: tuple[str, ...] = (),
+    size: int | None = None,
 ) -> Prior:
     """Loads a prior from a folder, from the hub's local cache, or from the hub.
 
@@ -35,6 +38,7 @@ def load_prior(
         dtype: "auto" (bf16 where the device computes in it, else fp32), "bf16" or "fp32".
         pullback: "encoder" or "decoder".
         loras: FILE[:weight] each, fused into the weights; see `fuse_loras`.
+        size: Side of the pictures it is shown, in pixels; None: as it was trained.
     Raises:
         UsageError: If the folder is not a prior.
         EnvironmentProblem: If a hub id is neither on this machine nor to be reached.
@@ -45,7 +49,9 @@ def load_prior(
     compute = torch.bfloat16 if half else torch.float32
     try:
         check_pipeline(folder, source)
-        prior = _read(folder, source, commit, device, compute, pullback, loras)
+        prior = _read(folder, device, compute, loras)
+        prior = replace(prior, source=source, revision=commit or None)
+        prior = replace(prior, pullback=pullback, size=size)
         _try_call(prior)
     except UsageError:
         raise
@@ -58,22 +64,22 @@ def load_prior(
 
 @torch.no_grad()
 def _try_call(prior: Prior) -> None:
-    """Asks the UNet once, at the smallest size that passes through it."""
-    config = prior.unet.config
-    side = 2 ** len(config.block_out_channels)
+    """Asks the denoiser once, at the smallest size that passes through it."""
+    config = prior.denoiser.config
+    side = 2 ** len(getattr(config, "block_out_channels", (0, 0)))
     z_t = torch.zeros(1, config.in_channels, side, side, device=prior.device)
     part = "tokenizer and text_encoder"
     try:
         text = prior.encode_text([""])
-        part = "unet"
+        part = prior.family.denoiser[0]
         out = prior.eps(z_t, torch.zeros(1, dtype=torch.long, device=prior.device), text)
     except Exception as error:
         raise ValueError(f"{part}: a trial call failed: {_first_line(error)}") from error
     if not out.isfinite().all():
-        raise ValueError("unet: a trial call gave NaN or infinity; its weights are damaged.")
+        raise ValueError(f"{part}: a trial call gave NaN or infinity; its weights are damaged.")
     if out.shape != z_t.shape:
         raise ValueError(
-            f"unet: expected {z_t.shape[1]} output channels, got {out.shape[1]}; "
+            f"{part}: expected {z_t.shape[1]} output channels, got {out.shape[1]}; "
             "use a text-to-image model that predicts eps or v."
         )
 
@@ -87,15 +93,7 @@ def _computes_bf16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _read(
-    folder: Path,
-    source: str,
-    commit: str,
-    device: torch.device,
-    dtype: torch.dtype,
-    pullback: str,
-    loras: tuple[str, ...],
-) -> Prior:
+def _read(folder: Path, device: torch.device, dtype: torch.dtype, loras: tuple[str, ...]) -> Prior:
     import diffusers
     import transformers
 
@@ -111,36 +109,55 @@ def _read(
         except Exception as error:
             raise ValueError(f"{name}: {_first_line(error)}") from error
 
-    scheduler = part(diffusers.DDPMScheduler, "scheduler")
-    prediction = scheduler.config.prediction_type
-    if prediction not in PREDICTIONS:
-        raise ValueError(f"prediction_type: expected one of {PREDICTIONS}, got {prediction!r}.")
-    vae = part(diffusers.AutoencoderKL, "vae") if index.get("vae", [None])[0] else None
-    unet = part(diffusers.UNet2DConditionModel, "unet")
-    family = FAMILIES[unet.config.addition_embed_type]
-    encoders = [part(getattr(transformers, c), name) for name, c in family.encoders.items()]
-    for module in (vae, unet, *encoders):
+    family = family_of(folder, index)
+    vae = part(diffusers.AutoencoderKL, "vae") if is_there(index, "vae") else None
+    denoiser = part(getattr(diffusers, family.denoiser[1]), family.denoiser[0])
+    names = [n for n in family.encoders if n not in family.optional or is_there(index, n)]
+    encoders = [part(getattr(transformers, family.encoders[n]), n) for n in names]
+    for module in (vae, denoiser, *encoders):
         if module is not None:
             module.eval().requires_grad_(False).to(device, torch.float32)
-    fuse_loras(loras, folder, unet, encoders)
+    fuse_loras(loras, folder, denoiser, encoders)
+    schedule, prediction = _schedule(part, family)
     return Prior(
-        schedule=Schedule(scheduler.alphas_cumprod.to(device)),
-        unet=unet.to(dtype),
+        schedule=schedule.to(device),
+        denoiser=denoiser.to(dtype),
         vae=vae,
         text_encoders=encoders,
         tokenizers=[
-            part(transformers.CLIPTokenizer, name.replace("text_encoder", "tokenizer"))
-            for name in family.encoders
+            part(_tokenizer(family.encoders[n]), n.replace("text_encoder", "tokenizer"))
+            for n in names
         ],
         family=family,
         zero_empty=bool(index.get("force_zeros_for_empty_prompt")),
         prediction=prediction,
-        source=source,
-        revision=commit or None,
+        size=None,
+        source=str(folder),
+        revision=None,
         dtype=dtype,
         vocabulary=read_vocabulary(folder),
-        pullback=pullback,
+        pullback="encoder",
     )
+
+
+def _schedule(part: Callable[[Any, str], Any], family: Family) -> tuple[Schedule, str]:
+    """Returns the path to noise that the scheduler's configuration names, and the prediction."""
+    import diffusers
+
+    if family.prediction == "flow":
+        flow = part(diffusers.FlowMatchEulerDiscreteScheduler, "scheduler").config
+        return Schedule.linear(flow.num_train_timesteps, flow.shift or 1.0), "flow"
+    scheduler = part(diffusers.DDPMScheduler, "scheduler")
+    prediction = scheduler.config.prediction_type
+    if prediction not in PREDICTIONS:
+        raise ValueError(f"prediction_type: expected one of {PREDICTIONS}, got {prediction!r}.")
+    return Schedule.variance_preserving(scheduler.alphas_cumprod), prediction
+
+
+def _tokenizer(encoder: str) -> Any:
+    import transformers
+
+    return transformers.CLIPTokenizer if encoder.startswith("CLIP") else transformers.AutoTokenizer
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""The LoRA phi: the score of our own renders, with a camera and without, on the prior's UNet."""
+"""The LoRA phi: the score of our own renders, with a camera and without."""
 
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +11,6 @@ from splat_esd.cameras import Cameras
 from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.text import Text
 
-TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 FEW_TOKENS = 1024  # written out, attention keeps tokens^2 numbers a head
 CAMERA_NUMBERS = 17  # c2w's sixteen, and the field of view, which c2w does not hold
 
@@ -26,11 +25,11 @@ def camera_vector(cameras: Cameras) -> Float[Tensor, "B 17"]:
 
 
 class Phi(nn.Module):
-    """eps_phi(z_t, t, y, c): the prior's UNet plus a LoRA, and the camera on its time embedding.
+    """eps_phi(z_t, t, y, c): the prior plus a LoRA, and the camera on its time embedding.
 
     There is one set of frozen weights. Outside `Phi`'s own passes the adapter is off, and the
-    prior's UNet is bit for bit what was loaded. At the start phi equals the prior: LoRA's B and the
-    camera's last layer are zero.
+    prior's denoiser is bit for bit what was loaded. At the start phi equals the prior: LoRA's B and
+    the camera's last layer are zero.
 
     Arguments:
         text: The plain prompt's embedding, one row: the view-dependent one would tell the null
@@ -45,25 +44,29 @@ class Phi(nn.Module):
 
         super().__init__()
         self.prior, self.text = prior, text
-        width = prior.unet.time_embedding.linear_2.out_features
+        told = prior.denoiser.get_submodule(prior.family.time_embedding)
+        width = [m for m in told.modules() if isinstance(m, nn.Linear)][-1].out_features
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             config = LoraConfig(
-                r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=TARGETS
+                r=rank,
+                lora_alpha=rank,
+                init_lora_weights="gaussian",
+                target_modules=list(prior.family.lora_targets),
             )
-            prior.unet.add_adapter(config, adapter_name="phi")
+            prior.denoiser.add_adapter(config, adapter_name="phi")
             first, last = nn.Linear(CAMERA_NUMBERS, 256), nn.Linear(256, width)
             self.camera = nn.Sequential(first, nn.SiLU(), last)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.camera.to(prior.device)
-        self._lora = {n: p for n, p in prior.unet.named_parameters() if ".phi." in n}
+        self._lora = {n: p for n, p in prior.denoiser.named_parameters() if ".phi." in n}
         for parameter in self._lora.values():
             parameter.data = parameter.data.float()  # bf16 would swallow its updates
         self._embedding: Tensor | None = None
-        if prior.device.type == "cpu":
-            prior.unet.set_attn_processor(_attention_for_cpus())
-        prior.unet.time_embedding.register_forward_hook(self._add_camera)
+        if prior.device.type == "cpu" and prior.prediction != "flow":
+            prior.denoiser.set_attn_processor(_attention_for_cpus())
+        told.register_forward_hook(self._add_camera)
         self._detach()
 
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -78,7 +81,7 @@ class Phi(nn.Module):
         camera: Float[Tensor, "B 17"],
     ) -> Float[Tensor, "B C h w"]:
         """Estimates the noise in z_t as our renders would have it; all zeros is no camera."""
-        return self._as_eps(self._denoise(z_t, t, camera), z_t, t)
+        return self.prior.as_eps(self._denoise(z_t, t, camera), z_t, t)
 
     def eps_and_losses(
         self,
@@ -95,12 +98,7 @@ class Phi(nn.Module):
         """
         out = self._denoise(z_t, t, camera.masked_fill(dropped[:, None], 0.0))
         losses = (out - self.prior.target(z, eps, t)).square().mean(dim=(1, 2, 3))
-        return self._as_eps(out.detach(), z_t, t), losses
-
-    def _as_eps(self, out: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
-        if self.prior.prediction == "epsilon":
-            return out
-        return self.prior.schedule.eps_from_v(out, z_t, t)
+        return self.prior.as_eps(out.detach(), z_t, t), losses
 
     def _denoise(self, z_t: Tensor, t: Tensor, camera: Tensor) -> Tensor:
         with self._attached(camera):
@@ -109,7 +107,7 @@ class Phi(nn.Module):
     @contextmanager
     def _attached(self, camera: Tensor):
         """Turns the adapter and the camera embedding on for one pass."""
-        self.prior.unet.enable_adapters()
+        self.prior.denoiser.enable_adapters()
         self._embedding = self.camera(camera)
         try:
             yield
@@ -118,7 +116,7 @@ class Phi(nn.Module):
             self._detach()
 
     def _detach(self) -> None:
-        self.prior.unet.disable_adapters()
+        self.prior.denoiser.disable_adapters()
         for parameter in self._lora.values():
             # peft has turned it off, and backward, which comes later, needs it.
             parameter.requires_grad_(True)

@@ -26,12 +26,14 @@ class Prior:
     """A frozen denoiser with its text encoders, schedule and, unless it works on pixels, VAE.
 
     Arguments:
-        family: How its text is embedded, and what its UNet is given besides.
+        denoiser: The UNet, or a transformer.
+        family: How its text is embedded, and what its denoiser is given besides.
         zero_empty: Whether an empty prompt is embedded as zeros, as SDXL was trained.
         source: The folder or hub id it came from; `revision` the commit, or None for a plain
             folder.
-        prediction: What the UNet's output means, "epsilon" or "v_prediction".
-        dtype: What the UNet and the decoder of a pull-back compute in; latents, scores and
+        prediction: What the denoiser's output means: "epsilon", "v_prediction" or "flow".
+        size: Side of the pictures it is shown, in pixels.
+        dtype: What the denoiser and the decoder of a pull-back compute in; latents, scores and
             gradients are float32 on the outside.
         vocabulary: The only words it knows, or None if any text will do.
         pullback: How a gradient of latents reaches the pixels, see `surrogate`.
@@ -39,13 +41,14 @@ class Prior:
 
     schedule: Schedule
     # Any: diffusers and transformers are not imported before a prior is read.
-    unet: Any
+    denoiser: Any
     vae: Any
     text_encoders: list[Any]
     tokenizers: list[Any]
     family: Family
     zero_empty: bool
     prediction: str
+    size: int | None
     source: str
     revision: str | None
     dtype: torch.dtype
@@ -54,12 +57,12 @@ class Prior:
 
     @property
     def device(self) -> torch.device:
-        return next(self.unet.parameters()).device
+        return next(self.denoiser.parameters()).device
 
     @property
     def image_size(self) -> int:
-        """Returns the side of the square images it was trained on, in pixels."""
-        return self.unet.config.sample_size * self._factor
+        """Returns the side of the square images it is shown: `size`, or that of its training."""
+        return self.size or self.denoiser.config.sample_size * self._factor
 
     @property
     def _factor(self) -> int:
@@ -90,11 +93,11 @@ class Prior:
                 prompts,
                 padding="max_length",
                 truncation=True,
-                max_length=tokenizer.model_max_length,
+                max_length=self._length(tokenizer),
                 return_tensors="pt",
             )
             outputs.append(encoder(tokens.input_ids.to(self.device), output_hidden_states=True))
-        text = self.family.embed(outputs)
+        text = self.family.embed(outputs, self.denoiser.config)
         if not self.zero_empty:
             return text
         keep = torch.tensor([float(bool(prompt)) for prompt in prompts], device=self.device)
@@ -102,10 +105,13 @@ class Prior:
 
     def fits(self, prompt: str) -> bool:
         """Tells whether no tokenizer has to cut the prompt."""
-        return all(len(t(prompt).input_ids) <= t.model_max_length for t in self.tokenizers)
+        return all(len(t(prompt).input_ids) <= self._length(t) for t in self.tokenizers)
+
+    def _length(self, tokenizer: Any) -> int:
+        return min(tokenizer.model_max_length, self.family.longest)
 
     def encode_images(self, rgb: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
-        """Maps images in [0, 1] to the denoiser's latents:  z = scale * mean(E(2 x - 1)).
+        """Maps images in [0, 1] to the denoiser's latents:  z = scale (mean(E(2 x - 1)) - shift).
 
         Differentiable with respect to the images, unless gradients come back through the decoder;
         a pixel prior's latents are 2 x - 1 themselves.
@@ -115,7 +121,11 @@ class Prior:
             return x
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.pullback == "encoder"):
             z = self.vae.encode(x).latent_dist.mode()
-        return self.vae.config.scaling_factor * z
+        return self.vae.config.scaling_factor * (z - self._shift)
+
+    @property
+    def _shift(self) -> float:
+        return getattr(self.vae.config, "shift_factor", None) or 0.0
 
     def surrogate(
         self,
@@ -141,7 +151,9 @@ class Prior:
         return (grad_x * rgb).sum() / len(z)
 
     def _decode(self, z: Tensor) -> Tensor:
-        x = z if self.vae is None else self.vae.decode(z / self.vae.config.scaling_factor).sample
+        x = z
+        if self.vae is not None:
+            x = self.vae.decode(z / self.vae.config.scaling_factor + self._shift).sample
         return (0.5 + 0.5 * x).permute(0, 2, 3, 1)
 
     def eps(
@@ -151,20 +163,29 @@ class Prior:
         text: Text,
     ) -> Float[Tensor, "B C h w"]:
         """Estimates the noise in z_t:  eps(z_t, t, y) = -sigma_t grad log p_t(z_t | y)."""
-        out = self.denoise(z_t, t, text)
-        return out if self.prediction == "epsilon" else self.schedule.eps_from_v(out, z_t, t)
+        return self.as_eps(self.denoise(z_t, t, text), z_t, t)
+
+    def as_eps(self, out: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
+        """Turns what the denoiser answered into noise."""
+        if self.prediction == "epsilon":
+            return out
+        if self.prediction == "flow":
+            return self.schedule.eps_from_flow(out, z_t, t)
+        return self.schedule.eps_from_v(out, z_t, t)
 
     def denoise(self, z_t: Tensor, t: Tensor, text: Text) -> Tensor:
-        """Runs the UNet; the answer is in its own words (`prediction`), in float32."""
+        """Runs the denoiser; the answer is in its own words (`prediction`), in float32."""
         height, width = (side * self._factor for side in z_t.shape[-2:])
-        more = self.family.conditions(text, height, width)
+        given = self.family.conditions(text, height, width)
         with self._cast():
-            return self.unet(z_t, t, encoder_hidden_states=text.embeds, **more).sample.float()
+            return self.denoiser(z_t, timestep=self.schedule.told(t), **given).sample.float()
 
     def _cast(self) -> AbstractContextManager:
         single = self.dtype == torch.float32
         return nullcontext() if single else torch.autocast(self.device.type, self.dtype)
 
     def target(self, z: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """Returns what `denoise` is trained to answer: the noise, or the velocity."""
-        return eps if self.prediction == "epsilon" else self.schedule.velocity(z, eps, t)
+        """Returns what `denoise` is trained to answer: the noise, the velocity or the flow."""
+        if self.prediction == "epsilon":
+            return eps
+        return eps - z if self.prediction == "flow" else self.schedule.velocity(z, eps, t)

@@ -14,7 +14,7 @@ from splat_esd.diffusion.text import Text
 from splat_esd.guidance import ESD, SDS
 
 _BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2  # Stable Diffusion's
-SCHEDULE = Schedule(torch.cumprod(1 - _BETAS, 0))
+SCHEDULE = Schedule.variance_preserving(torch.cumprod(1 - _BETAS, 0))
 
 
 class Mixture:
