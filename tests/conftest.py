@@ -126,6 +126,77 @@ def save_tiny_sdxl(folder):
     return folder
 
 
+def build_t5():
+    """Makes a T5 tokenizer that spells, and an encoder of one layer."""
+    from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+    letters = ["\u2581", *string.ascii_lowercase, ",", "<extra_id_0>"]
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((c, -1.0) for c in letters)]
+    tokenizer = T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=512)
+    config = T5Config(
+        vocab_size=len(vocabulary), d_model=40, d_kv=8, d_ff=16, num_layers=1, num_heads=2
+    )
+    return tokenizer, T5EncoderModel(config)
+
+
+def save_tiny_sd3(folder, *, t5: bool = True):
+    """Saves a random Stable Diffusion 3 for 16 x 16 images: a flow, three text encoders or two."""
+    from diffusers import (
+        FlowMatchEulerDiscreteScheduler,
+        SD3Transformer2DModel,
+        StableDiffusion3Pipeline,
+    )
+    from transformers import CLIPTextModelWithProjection
+
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        tokenizer, text_encoder = build_text(layers=2)
+        text_encoder.config.projection_dim = 12
+        tokenizer_3, text_encoder_3 = build_t5() if t5 else (None, None)
+        vae = build_vae(16)
+        vae.register_to_config(scaling_factor=1.5305, shift_factor=0.0609)
+        transformer = SD3Transformer2DModel(
+            sample_size=8,
+            patch_size=2,
+            in_channels=4,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=40,
+            caption_projection_dim=16,
+            pooled_projection_dim=24,
+            out_channels=4,
+            pos_embed_max_size=16,
+        )
+        for parameter in transformer.parameters():  # some layers start at zero
+            torch.nn.init.normal_(parameter, std=0.2)
+        StableDiffusion3Pipeline(
+            transformer=transformer,
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+            vae=vae,
+            text_encoder=CLIPTextModelWithProjection(text_encoder.config),
+            tokenizer=tokenizer,
+            text_encoder_2=CLIPTextModelWithProjection(text_encoder.config),
+            tokenizer_2=tokenizer,
+            text_encoder_3=text_encoder_3,
+            tokenizer_3=tokenizer_3,
+        ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_sd3(tmp_path_factory):
+    """A Stable Diffusion 3 of 16 x 16 pixels with T5, on disk."""
+    return save_tiny_sd3(tmp_path_factory.mktemp("tiny-sd3"))
+
+
+@pytest.fixture(scope="session")
+def tiny_sd3_without_t5(tmp_path_factory):
+    """The same without its third text encoder."""
+    return save_tiny_sd3(tmp_path_factory.mktemp("tiny-sd3-clips"), t5=False)
+
+
 @pytest.fixture(scope="session")
 def tiny_sdxl(tmp_path_factory):
     """A Stable Diffusion XL of 16 x 16 pixels, on disk."""

@@ -57,11 +57,89 @@ def test_sdxls_noise_is_its_unets_given_the_pooled_text_and_the_sizes(tiny_sdxl,
     )
 
 
-def test_the_whole_program_runs_on_sdxl(tiny_sdxl, tmp_path):
-    options = ["prior=sdxl", f"prior.path={tiny_sdxl}", "quality=draft", "steps=2", "seed=1"]
-    more = ["device=cpu", "init.count=50", "export.formats=[ply]", f"out={tmp_path}"]
-    folder = generate(load_config(["prompt=a cat", *options, *more]))
-    assert (folder / "splat.ply").stat().st_size > 1000
+@pytest.fixture(params=["tiny_sd3", "tiny_sd3_without_t5"])
+def sd3(request):
+    return request.getfixturevalue(request.param)
+
+
+def flow_pipeline(folder):
+    from diffusers import StableDiffusion3Pipeline
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        t5 = (folder / "text_encoder_3").is_dir()
+        without = {} if t5 else {"text_encoder_3": None, "tokenizer_3": None}
+        return StableDiffusion3Pipeline.from_pretrained(folder, **without)
+
+
+@torch.no_grad()
+def test_sd3s_text_is_what_its_own_pipeline_makes_of_it(sd3):
+    text = load(sd3).encode_text(["a cat", ""])
+    asked = {"prompt_2": None, "prompt_3": None, "negative_prompt": "", "device": "cpu"}
+    encoded = flow_pipeline(sd3).encode_prompt("a cat", **asked)
+    embeds, null, pooled, pooled_null = encoded
+    torch.testing.assert_close(text.embeds, torch.cat([embeds, null]))
+    torch.testing.assert_close(text.pooled, torch.cat([pooled, pooled_null]))
+
+
+@torch.no_grad()
+def test_sd3s_latents_are_shifted_and_scaled_as_its_pipeline_undoes_it(tiny_sd3):
+    prior, pipeline = load(tiny_sd3), flow_pipeline(tiny_sd3)
+    rgb = torch.rand(2, 16, 16, 3)
+    z = prior.encode_images(rgb)
+    raw = z / pipeline.vae.config.scaling_factor + pipeline.vae.config.shift_factor
+    wanted = pipeline.vae.encode(2 * rgb.permute(0, 3, 1, 2) - 1).latent_dist.mode()
+    torch.testing.assert_close(raw, wanted)
+
+
+@torch.no_grad()
+def test_sd3s_noise_is_its_flows_at_the_times_of_its_own_scheduler(tiny_sd3):
+    prior, pipeline = load(tiny_sd3), flow_pipeline(tiny_sd3)
+    schedule, own = prior.schedule, pipeline.scheduler
+    torch.testing.assert_close(schedule.sigmas, own.sigmas[:1000].flip(0))
+    torch.testing.assert_close(schedule.times, own.timesteps.flip(0))
+    z_t, t, text = torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), prior.encode_text(["a", "b"])
+    time, s = schedule.times[t], schedule.sigmas[t].view(-1, 1, 1, 1)
+    flow = pipeline.transformer(
+        z_t, timestep=time, encoder_hidden_states=text.embeds, pooled_projections=text.pooled
+    ).sample
+    torch.testing.assert_close(prior.eps(z_t, t, text), z_t + (1 - s) * flow)
+    # The scheduler's own step to s = 0 lands on the z that this noise was added to.
+    torch.testing.assert_close(z_t - s * flow, (z_t - s * prior.eps(z_t, t, text)) / (1 - s))
+
+
+@torch.no_grad()
+def test_the_flow_of_known_latents_turns_into_their_noise(tiny_sd3):
+    prior = load(tiny_sd3)
+    z, eps, t = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 8, 8), torch.tensor([0, 400, 999])
+    z_t = prior.schedule.add_noise(z, eps, t)
+    torch.testing.assert_close(prior.as_eps(prior.target(z, eps, t), z_t, t), eps)
+    assert prior.schedule.sigmas[-1] == 1 and (prior.schedule.sigmas.diff() > 0).all()
+
+
+PROGRAMS = {"sdxl": "tiny_sdxl", "sd35": "tiny_sd3"}
+
+
+@pytest.mark.parametrize("kind", PROGRAMS)
+def test_the_whole_program_runs_on_every_family(kind, request, tmp_path):
+    folder = request.getfixturevalue(PROGRAMS[kind])
+    options = [f"prior={kind}", f"prior.path={folder}", "prior.size=16", "quality=draft", "seed=1"]
+    more = ["steps=4", "device=cpu", "init.count=50", "export.formats=[ply]", "density=none"]
+
+    def stop(step, _):
+        if step == 2:
+            raise KeyboardInterrupt
+
+    def asked(out):
+        return load_config(["prompt=a cat", *options, *more, f"out={tmp_path / out}"])
+
+    whole = generate(asked("whole"))
+    with pytest.raises(KeyboardInterrupt):
+        generate(asked("stopped"), on_step=stop)
+    assert (generate(asked("stopped")) / "splat.ply").read_bytes() == (
+        whole / "splat.ply"
+    ).read_bytes()
+    assert (whole / "splat.ply").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ def cameras(azimuth, fovy=0.75):
     return orbit_cameras(azimuth, 0.2 * one, 2.4 * one, fovy * one, width=16, height=16)
 
 
-@pytest.fixture(params=["tiny_sd", "tiny_sd_v", "tiny_pixels", "tiny_sdxl"])
+@pytest.fixture(params=["tiny_sd", "tiny_sd_v", "tiny_pixels", "tiny_sdxl", "tiny_sd3"])
 def prior(request):
     return load_prior(str(request.getfixturevalue(request.param)), device="cpu", dtype="fp32")
 
@@ -127,10 +127,12 @@ def test_every_trainable_parameter_gets_a_gradient(prior):
     camera = camera_vector(cameras([0.0, 2.0]))
     losses_of(phi, z_t, t, torch.randn_like(z_t), camera, MIXED).sum().backward()
     lost = [n for n, p in phi.trainable().items() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert lost == []
+    # What SD3's last block says of the text goes nowhere, so its question has no effect either.
+    assert [n for n in lost if "transformer_blocks.1.attn.add_q_proj" not in n] == []
     assert {"camera.0.weight", "camera.2.bias"} < set(phi.trainable())
     adapted = {name.split(".lora_")[0] for name in phi.trainable() if ".phi." in name}
-    assert {name.rsplit(".", 1)[1] for name in adapted} == {"to_q", "to_k", "to_v", "0"}
+    targets = {target.rsplit(".")[-1] for target in prior.family.lora_targets}
+    assert {name.rsplit(".", 1)[1] for name in adapted} == targets
 
 
 def test_the_same_seed_gives_the_same_phi_and_leaves_the_global_randomness_alone(tiny_sd):
@@ -157,6 +159,8 @@ def test_phis_weights_are_float32_on_a_bf16_prior(tiny_sd):
 
 def test_attention_with_a_graph_answers_as_without_one_and_so_do_its_gradients(prior):
     """On a CPU it is written out when there is a graph, and torch's fused one otherwise."""
+    if prior.prediction == "flow":
+        pytest.skip("transformers keep their own attention")
     phi = phi_of(prior)
     disturb(phi)
     z_t, t = noisy(prior)

@@ -8,8 +8,9 @@ import torch
 
 from splat_esd.cli.main import main
 from splat_esd.config.commands import ToyArguments, read_arguments
+from splat_esd.diffusion.schedule import Schedule
 from splat_esd.errors import UsageError
-from splat_esd.plane import gaussian, janus
+from splat_esd.plane import exact, gaussian, janus
 from splat_esd.plane.exact import SCHEDULE, Mixture
 
 
@@ -122,3 +123,29 @@ def test_the_command_writes_its_numbers_and_a_figure(tmp_path, capsys):
 def test_what_the_toy_does_not_know_is_refused(argument, says):
     with pytest.raises(UsageError, match=says):
         read_arguments(ToyArguments, [argument], command="toy")
+
+
+class FlowPrior(exact.ExactPrior):
+    """The same, through a denoiser that answers the flow from pictures to noise."""
+
+    prediction = "flow"
+
+    def eps(self, z_t, t, text):
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        eps = self.mixture.eps(z_t, t)
+        flow = eps - (z_t - sigma * eps) / alpha  # eps - z
+        return self.as_eps(flow, z_t, t)
+
+
+@pytest.mark.parametrize("lam", [0.6, 1.0])
+def test_a_flow_prior_is_reached_as_its_closed_form_says(lam, monkeypatch):
+    path = Schedule.linear(1000, shift=3.0)
+    monkeypatch.setattr(exact, "SCHEDULE", path)
+    monkeypatch.setattr(gaussian, "SCHEDULE", path)
+    monkeypatch.setattr(exact.ExactPrior, "schedule", path)
+    monkeypatch.setattr(gaussian, "ExactPrior", FlowPrior)
+    row = gaussian.compare(lam, seed=1, steps=800)
+    assert row["error"] < 0.03
+    assert row["largest_entry_error"] < 0.05
+    if lam == 1.0:
+        assert abs(row["trace_ratio_closed_form"] - 1) < 1e-4

@@ -108,7 +108,7 @@ def key(default: Any, description: str, **more: Any) -> Any:
 class PriorConfig(FrozenSection):
     """The pretrained diffusion model. The choices are the files of conf/prior."""
 
-    name: Literal["auto", "zoo", "sd15", "sd21", "sdxl"] = key(
+    name: Literal["auto", "zoo", "sd15", "sd21", "sdxl", "sd35"] = key(
         "zoo", "Which prior: prior=NAME sets it."
     )
     path: Annotated[str, AfterValidator(_folder_or_id)] | None = key(
@@ -119,6 +119,9 @@ class PriorConfig(FrozenSection):
         (), "LoRAs fused into it: FILE or FILE:WEIGHT, several with commas between."
     )
     revision: str | None = key(None, "Commit or tag on the hub; null: the newest.")
+    size: Annotated[int, within("[16, 2048]")] | None = key(
+        None, "Side of the pictures it is shown, in pixels; null: as it was trained."
+    )
     dtype: Literal["auto", "fp32", "bf16"] = key(
         "auto",
         "auto (bf16 on a GPU or a processor with instructions for it, else fp32) | fp32 | bf16",

@@ -45,6 +45,7 @@ def open_prior(config: Config, device: torch.device) -> Prior:
         dtype=settings.dtype,
         pullback=settings.pullback,
         loras=settings.lora,
+        size=settings.size,
     )
 
 
