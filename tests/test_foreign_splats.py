@@ -86,6 +86,24 @@ def test_playcanvas_shows_our_gltf_as_we_see_it(tmp_path):
 
 
 @pytest.mark.parametrize("degree", [0, 3])
+def test_threes_own_addon_shows_our_gltf_as_we_see_it(tmp_path, degree):
+    splats = mascot(degree)
+    write(splats, tmp_path, "a.glb")
+    shot = shown("pages/three.html", tmp_path, "a.glb")
+    assert_alike(shot, own_picture(splats), least=0.93)
+
+
+def test_the_playcanvas_tools_read_our_spz_of_version_4(tmp_path):
+    splats = mascot(3)
+    write_spz(splats, tmp_path / "a.spz", version=4)
+    node(TRANSFORM, "-q", tmp_path / "a.spz", tmp_path / "back.ply")
+    back = open_splats(tmp_path / "back.ply")
+    assert (back.means - splats.means).abs().max() < 2e-4
+    assert (back.colors - splats.colors).abs().max() < 0.004
+    assert (back.sh[:, 1:] - splats.sh[:, 1:]).abs().max() < 0.006
+
+
+@pytest.mark.parametrize("degree", [0, 3])
 @pytest.mark.parametrize("name", ["a.ply", "a.spz", "a.splat"])
 def test_splat_transform_reads_the_same_splats(tmp_path, name, degree):
     splats = mascot(degree)
