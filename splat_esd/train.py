@@ -20,12 +20,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from splat_esd import console
 from splat_esd.cameras import BackgroundDistribution, CameraDistribution, Cameras
 from splat_esd.config.load import Config
 from splat_esd.densify import Density
+from splat_esd.diffusion.chunks import halved
 from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.prompts import PromptBook
-from splat_esd.distributed import Rows, mean_of, rows_of, sum_in_place
+from splat_esd.distributed import Rows, mean_of, rows_of, sum_in_place, world
 from splat_esd.errors import EnvironmentProblem
 from splat_esd.formats.frame import UNIT_BALL
 from splat_esd.formats.read import ImportedSplats
@@ -162,6 +164,25 @@ def train_step(run: Run, step: int) -> dict[str, float | int]:
     References:
         ESD (Wang et al., 2024), Algorithm 1.
     """
+    views = run.config.cameras.batch_size
+    while True:
+        try:
+            return _train_step(run, step)
+        except torch.OutOfMemoryError:  # before anything has changed
+            fewer = halved(run.prior.rows, views)
+            if run.config.prior.memory != "auto" or fewer is None or world() > 1:
+                raise
+        run.prior.rows = fewer
+        for optimizer in _optimizers(run):
+            optimizer.zero_grad()
+        torch.cuda.empty_cache()
+        console.warn(
+            f"step {step + 1} ran out of memory; from here on {fewer} of {views} views pass "
+            "through the networks at once (prior.memory)."
+        )
+
+
+def _train_step(run: Run, step: int) -> dict[str, float | int]:
     config = run.config
     rows = rows_of(config.cameras.batch_size)  # of the batch, which every process draws whole
     generator = step_generator(run.seed, step, run.device)

@@ -135,6 +135,11 @@ class PriorConfig(FrozenSection):
     pullback: Literal["encoder", "decoder"] = key(
         "decoder", "How a gradient gets from latents to pixels: encoder (the paper) | decoder"
     )
+    memory: Literal["auto", "full", "low"] = key(
+        "auto",
+        "full (all views at once) | low (one at a time, computed twice) | auto (full, and fewer at "
+        "a time whenever the GPU's memory runs out)",
+    )
     perp_neg: bool = key(False, "Perp-Neg: keep each view from looking like the opposite ones.")
     steps_factor: Count = key(1, "Steps of a run, in multiples of the quality's.")
     view_prompts: bool = key(

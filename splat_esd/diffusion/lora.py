@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from splat_esd.cameras import Cameras
+from splat_esd.diffusion.chunks import by_rows
 from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.text import Text
 
@@ -101,8 +102,11 @@ class Phi(nn.Module):
         return self.prior.as_eps(out.detach(), z_t, t), losses
 
     def _denoise(self, z_t: Tensor, t: Tensor, camera: Tensor) -> Tensor:
-        with self._attached(camera):
-            return self.prior.denoise(z_t, t, self.text.expand(len(z_t)))
+        def answer(r: slice) -> Tensor:
+            with self._attached(camera[r]):
+                return self.prior.denoise(z_t[r], t[r], self.text.expand(len(z_t[r])))
+
+        return by_rows(answer, len(z_t), self.prior.rows)
 
     @contextmanager
     def _attached(self, camera: Tensor):

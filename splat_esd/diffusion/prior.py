@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from splat_esd.diffusion.chunks import by_rows
 from splat_esd.diffusion.families import Family
 from splat_esd.diffusion.schedule import Schedule
 from splat_esd.diffusion.text import Text
@@ -37,6 +38,7 @@ class Prior:
             gradients are float32 on the outside.
         vocabulary: The only words it knows, or None if any text will do.
         pullback: How a gradient of latents reaches the pixels, see `surrogate`.
+        rows: How many views pass through a network at once; None: all.
     """
 
     schedule: Schedule
@@ -54,6 +56,7 @@ class Prior:
     dtype: torch.dtype
     vocabulary: Vocabulary | None
     pullback: str
+    rows: int | None = None
 
     @property
     def device(self) -> torch.device:
@@ -120,7 +123,7 @@ class Prior:
         if self.vae is None:
             return x
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.pullback == "encoder"):
-            z = self.vae.encode(x).latent_dist.mode()
+            z = by_rows(lambda r: self.vae.encode(x[r]).latent_dist.mode(), len(x), self.rows)
         return self.vae.config.scaling_factor * (z - self._shift)
 
     @property
@@ -146,7 +149,8 @@ class Prior:
         if self.pullback == "encoder" or self.vae is None:
             return (grad_z * z).sum() / len(z)
         with torch.no_grad(), self._cast():
-            here, there = self._decode(torch.cat([z, z - grad_z])).float().chunk(2)
+            both = torch.cat([z, z - grad_z])
+            here, there = by_rows(lambda r: self._decode(both[r]), len(both), self.rows).chunk(2)
             grad_x = here - there + PULL * (rgb - here)
         return (grad_x * rgb).sum() / len(z)
 
@@ -154,7 +158,7 @@ class Prior:
         x = z
         if self.vae is not None:
             x = self.vae.decode(z / self.vae.config.scaling_factor + self._shift).sample
-        return (0.5 + 0.5 * x).permute(0, 2, 3, 1)
+        return (0.5 + 0.5 * x).permute(0, 2, 3, 1).float()
 
     def eps(
         self,
@@ -163,7 +167,11 @@ class Prior:
         text: Text,
     ) -> Float[Tensor, "B C h w"]:
         """Estimates the noise in z_t:  eps(z_t, t, y) = -sigma_t grad log p_t(z_t | y)."""
-        return self.as_eps(self.denoise(z_t, t, text), z_t, t)
+
+        def answer(r: slice) -> Tensor:
+            return self.denoise(z_t[r], t[r], text.rows(r))
+
+        return self.as_eps(by_rows(answer, len(z_t), self.rows), z_t, t)
 
     def as_eps(self, out: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
         """Turns what the denoiser answered into noise."""

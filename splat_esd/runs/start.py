@@ -1,6 +1,7 @@
 """What a run starts with: the device, and the prior on it."""
 
 import os
+from dataclasses import replace
 
 import torch
 
@@ -37,7 +38,7 @@ def open_prior(config: Config, device: torch.device) -> Prior:
     """Loads the prior that the configuration names: a path, the embedded zoo, or a hub id."""
     settings = config.prior
     source, *mirrors = [settings.path] if settings.path else list(settings.mirrors) or [_embedded()]
-    return load_prior(
+    prior = load_prior(
         source,
         mirrors=tuple(mirrors),
         revision=settings.revision,
@@ -47,6 +48,7 @@ def open_prior(config: Config, device: torch.device) -> Prior:
         loras=settings.lora,
         size=settings.size,
     )
+    return replace(prior, rows=1) if settings.memory == "low" else prior
 
 
 def _embedded() -> str:
