@@ -49,6 +49,7 @@ def test_a_step_with_little_memory_is_the_same_step(prior, pullback, request):
         a, b = train_step(full, step), train_step(low, step)
         assert a["score_norm"] == pytest.approx(b["score_norm"], rel=1e-4)
         assert a["phi_loss"] == pytest.approx(b["phi_loss"], rel=1e-4)
+    assert full.guidance.phi is not None and low.guidance.phi is not None
     mine, theirs = full.guidance.phi.trainable(), low.guidance.phi.trainable()
     for name, value in mine.items():
         torch.testing.assert_close(value, theirs[name], atol=1e-5, rtol=1e-3)

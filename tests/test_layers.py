@@ -43,6 +43,7 @@ MUST_NOT_KNOW = {
 # Every library that the package imports, and the only modules that may.
 DOORS = {
     "diffusers": {"diffusion.loading", "diffusion.lora", "diffusion.adapters"}
+    | {"bench.rehearse"}
     | {"zoo.prior.models", "zoo.prior.history"}
     | {"zoo.judge.evaluate_prior"},
     "transformers": {"diffusion.loading", "zoo.prior.models", "metrics.networks"},

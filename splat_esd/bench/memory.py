@@ -40,6 +40,18 @@ def _growth_here(scene: Scene, threads: int) -> int:
     return max(0, peak() - before)
 
 
+def peak_from_now(device: torch.device) -> Callable[[], float]:
+    """Returns a function that tells the highest memory from now on in GiB: the GPU's, or on a CPU
+    that of this process.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return lambda: torch.cuda.max_memory_allocated(device) / 2**30
+    _return_what_was_freed()
+    peak, _ = _peak_from_now()
+    return lambda: peak() / 2**30
+
+
 def _return_what_was_freed() -> None:
     """Makes glibc's allocator return freed memory, so that reuse does not hide growth."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

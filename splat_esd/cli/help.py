@@ -6,6 +6,7 @@ from splat_esd.config.commands import (
     BenchRefineArguments,
     BenchStepArguments,
     EvaluateArguments,
+    RehearseArguments,
     ToyArguments,
     ToysArguments,
     ZooExamArguments,
@@ -44,6 +45,7 @@ Commands
   toys                     the words the built-in prior knows (toys --help)
   toy                      the equation in two dimensions, against its closed form (toy --help)
   doctor                   what this machine can run, and why not the rest
+  rehearse                 what a large prior will take here, nothing downloaded
   bench raster|step|...    how fast, and how good meshes are (bench --help)
   zoo train|judge|exam     train the small built-in prior again, or its judge; examine it
 
@@ -181,6 +183,15 @@ Checks what this machine can run, and what is missing for the rest. Uses no netw
 With the folder of a run: what it is, whether it can be continued, and why not; changes nothing.
 """
 
+REHEARSE = f"""\
+splat-esd rehearse [prior=sd15] [KEY=VALUE...]
+
+Makes a few steps with a large prior's real shapes and random weights, and prints seconds and memory
+by part. Nothing is downloaded: what a run will take is known before.
+
+{help_table(RehearseArguments)}
+"""
+
 BENCH = f"""\
 splat-esd bench raster [KEY=VALUE...]
 
@@ -242,6 +253,7 @@ HELP = {
     "toys": TOYS,
     "toy": TOY,
     "doctor": DOCTOR,
+    "rehearse": REHEARSE,
     "bench": BENCH,
     "zoo": ZOO,
 }

@@ -142,6 +142,19 @@ class BenchRefineArguments(Arguments):
     out: UserPath = key(Path("bench-refine.json"), "JSON file; what it holds is not made again.")
 
 
+class RehearseArguments(Arguments):
+    """splat-esd rehearse"""
+
+    prior: Literal["sd15", "sd21", "sdxl", "sd35"] = key("sd15", "Whose shapes.")
+    size: Annotated[int, within("[16, 2048]")] = key(512, "Side of the pictures, in pixels.")
+    views: Count = key(4, "Views at each step.")
+    steps: Count = key(2, "Steps to make.")
+    memory: Literal["auto", "full", "low"] = key("auto", "As prior.memory.")
+    device: Literal["auto", "cpu", "cuda"] = key("auto", "auto (cuda if there is one) | cpu | cuda")
+    dtype: Literal["auto", "fp32", "bf16"] = key("auto", "As prior.dtype.")
+    out: UserPath | None = key(None, "JSON file for every figure.")
+
+
 class ZooTrainArguments(Arguments):
     """splat-esd zoo train"""
 

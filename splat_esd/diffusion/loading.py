@@ -45,7 +45,7 @@ def load_prior(
     """
     device = torch.device(device)
     folder, source, commit = locate(source, mirrors, revision)
-    half = _computes_bf16(device) if dtype == "auto" else dtype == "bf16"
+    half = computes_bf16(device) if dtype == "auto" else dtype == "bf16"
     compute = torch.bfloat16 if half else torch.float32
     try:
         check_pipeline(folder, source)
@@ -84,7 +84,7 @@ def _try_call(prior: Prior) -> None:
         )
 
 
-def _computes_bf16(device: torch.device) -> bool:
+def computes_bf16(device: torch.device) -> bool:
     """Tells whether bf16 is the faster: on a GPU, and on processors with instructions for it."""
     if device.type != "cpu":
         return True
@@ -102,26 +102,36 @@ def _read(folder: Path, device: torch.device, dtype: torch.dtype, loras: tuple[s
         library.utils.logging.disable_progress_bar()
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
 
-    def part(cls: Any, name: str) -> Any:
+    def part(cls: Any, name: str, **options: Any) -> Any:
         try:
-            half = {"variant": FP16} if variant_of(folder / name) == FP16 else {}
-            return cls.from_pretrained(folder, subfolder=name, local_files_only=True, **half)
+            if variant_of(folder / name) == FP16:
+                options["variant"] = FP16
+            return cls.from_pretrained(folder, subfolder=name, local_files_only=True, **options)
         except Exception as error:
             raise ValueError(f"{name}: {_first_line(error)}") from error
 
     family = family_of(folder, index)
+    single = torch.float32
     vae = part(diffusers.AutoencoderKL, "vae") if is_there(index, "vae") else None
-    denoiser = part(getattr(diffusers, family.denoiser[1]), family.denoiser[0])
+    # Large ones come in the precision that they are used in; LoRAs are fused in single precision.
+    kept = {"torch_dtype": single if loras else dtype}
+    denoiser = part(getattr(diffusers, family.denoiser[1]), family.denoiser[0], **kept)
     names = [n for n in family.encoders if n not in family.optional or is_there(index, n)]
-    encoders = [part(getattr(transformers, family.encoders[n]), n) for n in names]
+    encoders = []
+    for name in names:
+        precision = dtype if name in family.optional else single
+        encoder = part(getattr(transformers, family.encoders[name]), name, torch_dtype=precision)
+        encoders.append(encoder.to(precision))
+    fuse_loras(loras, folder, denoiser, encoders)
+    if vae is not None:
+        vae = vae.to(device, single)
     for module in (vae, denoiser, *encoders):
         if module is not None:
-            module.eval().requires_grad_(False).to(device, torch.float32)
-    fuse_loras(loras, folder, denoiser, encoders)
+            module.eval().requires_grad_(False)
     schedule, prediction = _schedule(part, family)
     return Prior(
         schedule=schedule.to(device),
-        denoiser=denoiser.to(dtype),
+        denoiser=denoiser.to(device, dtype),
         vae=vae,
         text_encoders=encoders,
         tokenizers=[

@@ -99,7 +99,9 @@ class Prior:
                 max_length=self._length(tokenizer),
                 return_tensors="pt",
             )
+            encoder.to(self.device)
             outputs.append(encoder(tokens.input_ids.to(self.device), output_hidden_states=True))
+            encoder.to("cpu")  # a run asks once, and its GPU has better things to hold
         text = self.family.embed(outputs, self.denoiser.config)
         if not self.zero_empty:
             return text

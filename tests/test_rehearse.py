@@ -1,0 +1,78 @@
+"""The rehearsal: real shapes, random weights, a run's own steps."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from splat_esd.bench import rehearse
+from splat_esd.cli.main import main
+
+TINY = {
+    "sd15": {"block_out_channels": (16, 16), "cross_attention_dim": 16, "norm_num_groups": 4},
+    "sdxl": {
+        "block_out_channels": (16, 16),
+        "cross_attention_dim": 24,
+        "norm_num_groups": 4,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 6 * 8 + 8,
+    },
+    "sd35": {
+        "num_layers": 2,
+        "num_attention_heads": 2,
+        "attention_head_dim": 8,
+        "joint_attention_dim": 24,
+        "caption_projection_dim": 16,
+        "pooled_projection_dim": 8,
+        "pos_embed_max_size": 16,
+    },
+}
+TEXT = {"sd15": (7, 16, 0), "sdxl": (7, 24, 8), "sd35": (9, 24, 8)}
+
+
+@pytest.fixture
+def tiny_shapes(monkeypatch):
+    blocks = {
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "layers_per_block": 1,
+    }
+    for kind, shape in TINY.items():
+        family = rehearse.SHAPES[kind][0]
+        common = {"sample_size": 8, "in_channels": 4, "out_channels": 4}
+        more = blocks if kind != "sd35" else {"patch_size": 2}
+        shapes = (family, common | more | shape, TEXT[kind])
+        monkeypatch.setitem(rehearse.SHAPES, kind, shapes)
+    vae = {"block_out_channels": (8, 8), "norm_num_groups": 4, "layers_per_block": 1}
+    vae |= {"down_block_types": ("DownEncoderBlock2D",) * 2}
+    vae |= {"up_block_types": ("UpDecoderBlock2D",) * 2}
+    monkeypatch.setattr(rehearse, "VAE", vae)
+
+
+@pytest.mark.parametrize("memory", ["full", "low"])
+@pytest.mark.parametrize("kind", TINY)
+def test_a_rehearsal_tells_seconds_and_memory_by_part(kind, memory, tiny_shapes, tmp_path):
+    out = tmp_path / "figures.json"
+    asked = [f"prior={kind}", "size=16", "views=2", "device=cpu", f"memory={memory}"]
+    assert main(["rehearse", *asked, f"out={out}"]) == 0
+    found = json.loads(out.read_text())
+    assert found["parts"].keys() == {"encode", "prior", "phi, forward", "all else"}
+    together = sum(part["seconds"] for part in found["parts"].values())
+    assert together == pytest.approx(sum(found["seconds"]), rel=0.01)
+    assert all(0 < part["gib"] <= found["peak_gib"] for part in found["parts"].values())
+    assert math.isfinite(found["peak_gib"]) and found["parameters"] > 1000
+
+
+def test_the_shapes_are_the_published_ones():
+    """By their numbers of parameters, in millions; counted without memory."""
+    import diffusers
+
+    wanted = {"sd15": 860, "sd21": 866, "sdxl": 2567, "sd35": 2243}
+    for kind, millions in wanted.items():
+        family, shape, _ = rehearse.SHAPES[kind]
+        cls = getattr(diffusers, rehearse.FAMILIES[family].denoiser[1])
+        with torch.device("meta"):
+            count = sum(p.numel() for p in cls(**shape).parameters())
+        assert count / 1e6 == pytest.approx(millions, rel=0.015), kind
