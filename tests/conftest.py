@@ -197,6 +197,88 @@ def tiny_sd3_without_t5(tmp_path_factory):
     return save_tiny_sd3(tmp_path_factory.mktemp("tiny-sd3-clips"), t5=False)
 
 
+def save_tiny_flux2(folder):
+    """Saves a random FLUX.2-klein-base for 16 x 16 images: 2 x 2 latents in one, Qwen3 text."""
+    from diffusers import (
+        AutoencoderKLFlux2,
+        FlowMatchEulerDiscreteScheduler,
+        Flux2KleinPipeline,
+        Flux2Transformer2DModel,
+    )
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        words = [
+            "<pad>",
+            "<unk>",
+            "user",
+            "a",
+            "cat",
+            "corgi",
+            ",",
+            "front",
+            "side",
+            "back",
+            "view",
+        ]
+        spelled = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, "<unk>"))
+        spelled.pre_tokenizer = pre_tokenizers.Whitespace()
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=spelled, pad_token="<pad>", unk_token="<unk>", model_max_length=4096
+        )
+        tokenizer.chat_template = "{% for m in messages %}{{ m.role }} {{ m.content }}{% endfor %}"
+        config = Qwen3Config(
+            vocab_size=len(words),
+            hidden_size=8,
+            intermediate_size=16,
+            num_hidden_layers=28,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=4,
+        )
+        transformer = Flux2Transformer2DModel(
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=24,
+            timestep_guidance_channels=16,
+            axes_dims_rope=(4, 4, 4, 4),
+            guidance_embeds=False,
+        )
+        for parameter in transformer.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        vae = AutoencoderKLFlux2(
+            block_out_channels=(8, 16),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            layers_per_block=1,
+            latent_channels=4,
+            norm_num_groups=4,
+            sample_size=16,
+        )
+        vae.bn.running_mean.normal_()
+        vae.bn.running_var.uniform_(0.5, 2.0)
+        Flux2KleinPipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+            vae=vae,
+            text_encoder=Qwen3ForCausalLM(config),
+            tokenizer=tokenizer,
+            transformer=transformer,
+        ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_flux2(tmp_path_factory):
+    """A FLUX.2-klein-base of 16 x 16 pixels, on disk."""
+    return save_tiny_flux2(tmp_path_factory.mktemp("tiny-flux2"))
+
+
 @pytest.fixture(scope="session")
 def tiny_sdxl(tmp_path_factory):
     """A Stable Diffusion XL of 16 x 16 pixels, on disk."""

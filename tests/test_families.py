@@ -117,7 +117,61 @@ def test_the_flow_of_known_latents_turns_into_their_noise(tiny_sd3):
     assert prior.schedule.sigmas[-1] == 1 and (prior.schedule.sigmas.diff() > 0).all()
 
 
-PROGRAMS = {"sdxl": "tiny_sdxl", "sd35": "tiny_sd3"}
+@pytest.fixture
+def klein(tiny_flux2):
+    from diffusers import Flux2KleinPipeline
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Flux2KleinPipeline.from_pretrained(tiny_flux2)
+
+
+@torch.no_grad()
+def test_flux2s_text_is_what_its_own_pipeline_makes_of_it(tiny_flux2, klein):
+    text = load(tiny_flux2).encode_text(["a cat", ""])
+    for i, prompt in enumerate(["a cat", ""]):
+        embeds, _ = klein.encode_prompt(prompt, device="cpu")
+        torch.testing.assert_close(text.embeds[i : i + 1], embeds)
+
+
+@torch.no_grad()
+def test_flux2s_latents_are_gathered_and_normalised_as_its_own_pipeline_does_it(tiny_flux2, klein):
+    prior = load(tiny_flux2)
+    rgb = torch.rand(2, 16, 16, 3)
+    x = 2 * rgb.permute(0, 3, 1, 2) - 1
+    z = prior.encode_images(rgb)
+    torch.testing.assert_close(z, klein._encode_vae_image(x, torch.Generator()))
+    latents = prior.family.latents
+    torch.testing.assert_close(latents.to_z(prior.vae, latents.to_e(prior.vae, z)), z)
+    torch.testing.assert_close(
+        latents.to_e(prior.vae, z), klein.vae.encode(x).latent_dist.mode(), atol=1e-5, rtol=1e-4
+    )
+
+
+@torch.no_grad()
+def test_flux2s_noise_is_its_flows_with_the_places_of_its_tokens(tiny_flux2, klein):
+    prior = load(tiny_flux2)
+    z_t, t, text = torch.randn(2, 16, 4, 4), torch.tensor([3, 700]), prior.encode_text(["a", "cat"])
+    s = prior.schedule.sigmas[t]
+    packed = klein.transformer(
+        hidden_states=klein._pack_latents(z_t),
+        timestep=s,
+        guidance=None,
+        encoder_hidden_states=text.embeds,
+        txt_ids=klein._prepare_text_ids(text.embeds),
+        img_ids=klein._prepare_latent_ids(z_t),
+    ).sample
+    flow = packed.permute(0, 2, 1).reshape(z_t.shape)
+    s = s.view(-1, 1, 1, 1)
+    torch.testing.assert_close(prior.eps(z_t, t, text), z_t + (1 - s) * flow, atol=1e-4, rtol=1e-4)
+
+
+def test_a_distilled_klein_is_refused_by_its_own_index(tiny_flux2, tmp_path):
+    with pytest.raises(UsageError, match=r"distilled \(its configuration says so\).*base"):
+        load(edited(tiny_flux2, tmp_path / "prior", "model_index.json", is_distilled=True))
+
+
+PROGRAMS = {"sdxl": "tiny_sdxl", "sd35": "tiny_sd3", "flux2_klein": "tiny_flux2"}
 
 
 @pytest.mark.parametrize("kind", PROGRAMS)

@@ -15,7 +15,9 @@ def cameras(azimuth, fovy=0.75):
     return orbit_cameras(azimuth, 0.2 * one, 2.4 * one, fovy * one, width=16, height=16)
 
 
-@pytest.fixture(params=["tiny_sd", "tiny_sd_v", "tiny_pixels", "tiny_sdxl", "tiny_sd3"])
+@pytest.fixture(
+    params=["tiny_sd", "tiny_sd_v", "tiny_pixels", "tiny_sdxl", "tiny_sd3", "tiny_flux2"]
+)
 def prior(request):
     return load_prior(str(request.getfixturevalue(request.param)), device="cpu", dtype="fp32")
 
@@ -40,7 +42,10 @@ MIXED = torch.tensor([False, True])
 
 
 def noisy(prior):
-    size, channels = prior.denoiser.config.sample_size, prior.denoiser.config.in_channels
+    size, channels = (
+        (getattr(prior.denoiser.config, "sample_size", None) or 4),
+        prior.denoiser.config.in_channels,
+    )
     g = torch.Generator().manual_seed(0)
     return torch.randn(2, channels, size, size, generator=g), torch.tensor([5, 600])
 

@@ -25,7 +25,7 @@ def check_pipeline(folder: Path, source: str) -> None:
     denoiser = _json(folder / name / "config.json")
     _check_distilled(index, denoiser, source)
     _check_scheduler(name, _json(folder / "scheduler" / "scheduler_config.json"))
-    _check_channels(name, denoiser, folder, is_there(index, "vae"))
+    _check_channels(family, denoiser, folder, is_there(index, "vae"))
     if name == "unet":
         _check_text(denoiser, folder)
 
@@ -45,7 +45,8 @@ def family_of(folder: Path, index: dict[str, Any]) -> Family:
     if kind is None or kind not in FAMILIES:
         name = index.get("_class_name", "a pipeline")
         raise ValueError(
-            f"{name} is of no family that is known here; Stable Diffusion 1, 2, XL, 3 and 3.5 are."
+            f"{name} is of no family that is known here; Stable Diffusion 1, 2, XL, 3 and 3.5, and "
+            "FLUX.2-klein-base are."
         )
     return FAMILIES[kind]
 
@@ -73,8 +74,11 @@ def _check_scheduler(part: str, scheduler: dict[str, Any]) -> None:
         )
 
 
-def _check_channels(part: str, unet: dict[str, Any], folder: Path, latent: bool) -> None:
-    expected = _json(folder / "vae" / "config.json").get("latent_channels", 4) if latent else 3
+def _check_channels(family: Family, unet: dict[str, Any], folder: Path, latent: bool) -> None:
+    part, expected = family.denoiser[0], 3
+    if latent:
+        gathered = family.latents.patch**2
+        expected = gathered * _json(folder / "vae" / "config.json").get("latent_channels", 4)
     kind, found = "latents of its vae" if latent else "pictures", unet.get("in_channels", 4)
     if found != expected:
         hint = " (an inpainting model)" if found == 2 * expected + 1 else ""

@@ -112,14 +112,14 @@ def _read(folder: Path, device: torch.device, dtype: torch.dtype, loras: tuple[s
 
     family = family_of(folder, index)
     single = torch.float32
-    vae = part(diffusers.AutoencoderKL, "vae") if is_there(index, "vae") else None
+    vae = part(getattr(diffusers, family.vae), "vae") if is_there(index, "vae") else None
     # Large ones come in the precision that they are used in; LoRAs are fused in single precision.
     kept = {"torch_dtype": single if loras else dtype}
     denoiser = part(getattr(diffusers, family.denoiser[1]), family.denoiser[0], **kept)
     names = [n for n in family.encoders if n not in family.optional or is_there(index, n)]
     encoders = []
     for name in names:
-        precision = dtype if name in family.optional else single
+        precision = dtype if name in family.large else single
         encoder = part(getattr(transformers, family.encoders[name]), name, torch_dtype=precision)
         encoders.append(encoder.to(precision))
     fuse_loras(loras, folder, denoiser, encoders)

@@ -19,6 +19,7 @@ from splat_esd.diffusion.vocabulary import (
     words_of,
 )
 
+UNSAID = 512  # side of the pictures of a denoiser whose configuration names none
 PULL = 0.1  # how strongly a picture is drawn to what the autoencoder can express
 
 
@@ -65,11 +66,14 @@ class Prior:
     @property
     def image_size(self) -> int:
         """Returns the side of the square images it is shown: `size`, or that of its training."""
-        return self.size or self.denoiser.config.sample_size * self._factor
+        trained = getattr(self.denoiser.config, "sample_size", None)
+        return self.size or (trained * self._factor if trained else UNSAID)
 
     @property
     def _factor(self) -> int:
-        return 1 if self.vae is None else 2 ** (len(self.vae.config.block_out_channels) - 1)
+        if self.vae is None:
+            return 1
+        return self.family.latents.patch * 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     def check_words(self, prompt: str) -> None:
         """Refuses a prompt with a word that this prior has never seen.
@@ -92,15 +96,10 @@ class Prior:
         """Embeds prompts, padded or cut to the tokenizer's length."""
         outputs = []
         for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=True):
-            tokens = tokenizer(
-                prompts,
-                padding="max_length",
-                truncation=True,
-                max_length=self._length(tokenizer),
-                return_tensors="pt",
-            )
+            tokens = self.family.tokens(tokenizer, prompts, self._length(tokenizer))
+            here = {name: value.to(self.device) for name, value in tokens.items()}
             encoder.to(self.device)
-            outputs.append(encoder(tokens.input_ids.to(self.device), output_hidden_states=True))
+            outputs.append(encoder(**here, output_hidden_states=True))
             encoder.to("cpu")  # a run asks once, and its GPU has better things to hold
         text = self.family.embed(outputs, self.denoiser.config)
         if not self.zero_empty:
@@ -116,7 +115,8 @@ class Prior:
         return min(tokenizer.model_max_length, self.family.longest)
 
     def encode_images(self, rgb: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
-        """Maps images in [0, 1] to the denoiser's latents:  z = scale (mean(E(2 x - 1)) - shift).
+        """Maps images in [0, 1] to the denoiser's latents: the mean of E(2 x - 1), normalised as
+        its family does.
 
         Differentiable with respect to the images, unless gradients come back through the decoder;
         a pixel prior's latents are 2 x - 1 themselves.
@@ -126,11 +126,7 @@ class Prior:
             return x
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.pullback == "encoder"):
             z = by_rows(lambda r: self.vae.encode(x[r]).latent_dist.mode(), len(x), self.rows)
-        return self.vae.config.scaling_factor * (z - self._shift)
-
-    @property
-    def _shift(self) -> float:
-        return getattr(self.vae.config, "shift_factor", None) or 0.0
+        return self.family.latents.to_z(self.vae, z)
 
     def surrogate(
         self,
@@ -159,7 +155,7 @@ class Prior:
     def _decode(self, z: Tensor) -> Tensor:
         x = z
         if self.vae is not None:
-            x = self.vae.decode(z / self.vae.config.scaling_factor + self._shift).sample
+            x = self.vae.decode(self.family.latents.to_e(self.vae, z)).sample
         return (0.5 + 0.5 * x).permute(0, 2, 3, 1).float()
 
     def eps(
@@ -186,9 +182,9 @@ class Prior:
     def denoise(self, z_t: Tensor, t: Tensor, text: Text) -> Tensor:
         """Runs the denoiser; the answer is in its own words (`prediction`), in float32."""
         height, width = (side * self._factor for side in z_t.shape[-2:])
-        given = self.family.conditions(text, height, width)
+        time = self.schedule.told(t)
         with self._cast():
-            return self.denoiser(z_t, timestep=self.schedule.told(t), **given).sample.float()
+            return self.family.answer(self.denoiser, z_t, time, text, height, width).float()
 
     def _cast(self) -> AbstractContextManager:
         single = self.dtype == torch.float32
