@@ -28,8 +28,18 @@ TINY = {
         "pooled_projection_dim": 8,
         "pos_embed_max_size": 16,
     },
+    "flux2_klein": {
+        "in_channels": 16,
+        "num_layers": 1,
+        "num_single_layers": 1,
+        "num_attention_heads": 2,
+        "attention_head_dim": 16,
+        "joint_attention_dim": 24,
+        "axes_dims_rope": (4, 4, 4, 4),
+        "guidance_embeds": False,
+    },
 }
-TEXT = {"sd15": (7, 16, 0), "sdxl": (7, 24, 8), "sd35": (9, 24, 8)}
+TEXT = {"sd15": (7, 16, 0), "sdxl": (7, 24, 8), "sd35": (9, 24, 8), "flux2_klein": (9, 24, 0)}
 
 
 @pytest.fixture
@@ -42,7 +52,8 @@ def tiny_shapes(monkeypatch):
     for kind, shape in TINY.items():
         family = rehearse.SHAPES[kind][0]
         common = {"sample_size": 8, "in_channels": 4, "out_channels": 4}
-        more = blocks if kind != "sd35" else {"patch_size": 2}
+        more = {"sd35": {"patch_size": 2}, "flux2_klein": {}}.get(kind, blocks)
+        common = {} if kind == "flux2_klein" else common
         shapes = (family, common | more | shape, TEXT[kind])
         monkeypatch.setitem(rehearse.SHAPES, kind, shapes)
     vae = {"block_out_channels": (8, 8), "norm_num_groups": 4, "layers_per_block": 1}
@@ -69,7 +80,7 @@ def test_the_shapes_are_the_published_ones():
     """By their numbers of parameters, in millions; counted without memory."""
     import diffusers
 
-    wanted = {"sd15": 860, "sd21": 866, "sdxl": 2567, "sd35": 2243}
+    wanted = {"sd15": 860, "sd21": 866, "sdxl": 2567, "sd35": 2243, "flux2_klein": 3876}
     for kind, millions in wanted.items():
         family, shape, _ = rehearse.SHAPES[kind]
         cls = getattr(diffusers, rehearse.FAMILIES[family].denoiser[1])

@@ -82,6 +82,19 @@ SHAPES: dict[str, tuple[str | None, dict[str, Any], tuple[int, int, int]]] = {
         },
         (333, 4096, 2048),
     ),
+    "flux2_klein": (
+        "Flux2Transformer2DModel",
+        {
+            "in_channels": 128,
+            "num_layers": 5,
+            "num_single_layers": 20,
+            "num_attention_heads": 24,
+            "attention_head_dim": 128,
+            "joint_attention_dim": 7680,
+            "guidance_embeds": False,
+        },
+        (512, 7680, 0),
+    ),
 }
 VAE = {
     "block_out_channels": (128, 256, 512, 512),
@@ -162,13 +175,13 @@ def random_prior(kind: str, device: torch.device, dtype: torch.dtype) -> RandomP
     name, shape, _ = SHAPES[kind]
     family = FAMILIES[name]
     flow = family.prediction == "flow"
-    latents = {"latent_channels": shape["in_channels"]}
+    latents = {"latent_channels": shape["in_channels"] // family.latents.patch**2}
     path = Schedule.linear(1000, 3.0) if flow else None
     path = path or Schedule.variance_preserving(torch.cumprod(1 - _BETAS, 0))
     return RandomPrior(
         schedule=path.to(device),
         denoiser=_filled(getattr(diffusers, family.denoiser[1]), shape, device, dtype),
-        vae=_filled(diffusers.AutoencoderKL, VAE | latents, device, torch.float32),
+        vae=_filled(getattr(diffusers, family.vae), VAE | latents, device, torch.float32),
         text_encoders=[],
         tokenizers=[],
         family=family,

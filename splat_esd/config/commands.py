@@ -145,7 +145,7 @@ class BenchRefineArguments(Arguments):
 class RehearseArguments(Arguments):
     """splat-esd rehearse"""
 
-    prior: Literal["sd15", "sd21", "sdxl", "sd35"] = key("sd15", "Whose shapes.")
+    prior: Literal["sd15", "sd21", "sdxl", "sd35", "flux2_klein"] = key("sd15", "Whose shapes.")
     size: Annotated[int, within("[16, 2048]")] = key(512, "Side of the pictures, in pixels.")
     views: Count = key(4, "Views at each step.")
     steps: Count = key(2, "Steps to make.")

@@ -8,7 +8,7 @@ from splat_esd.config.schema import at_home
 from splat_esd.errors import ConfigError
 
 STRENGTH = "0.5"
-SHARE = 0.2  # of a run's steps: the shape is there
+SHARE = 0.3  # of a run's steps: the shape is there
 # Short names, and the keys they stand for.
 SHORT = {"strength": "guidance.t_max", "keep": "init.keep", "region": "init.region"}
 _EXAMPLE = 'splat-esd refine corgi.ply prompt="a blue corgi"'
