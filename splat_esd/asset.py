@@ -1,7 +1,7 @@
 """An asset in Python: load one or generate one, look at it, write it in another format."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from splat_esd.formats.read import open_splats
 from splat_esd.formats.splat import write_splat
 from splat_esd.formats.spz import write_spz
 from splat_esd.gaussians import Gaussians
-from splat_esd.mesh.textured import WRITERS, make_mesh
+from splat_esd.mesh.textured import WRITERS, make_mesh, stood
 from splat_esd.rasterize import rasterize
 from splat_esd.runs.generate import generate as generate_run
 from splat_esd.runs.summary import describe
@@ -75,7 +75,9 @@ class Asset:
             return _SPLATS[ending](self.gaussians, path)
         if ending.removeprefix(".") in WRITERS:
             write, *_ = WRITERS[ending.removeprefix(".")]
-            return write(make_mesh(self.gaussians, MeshConfig(**mesh)), path)
+            settings = MeshConfig(**mesh)
+            made = stood(make_mesh(self.gaussians, settings), settings)
+            return write(replace(made, name=describe(self.path).facts.get("prompt", "splat")), path)
         if ending == ".html":
             about = with_final(describe(self.path), self.gaussians)
             return write_page([about], path, title=about.title)

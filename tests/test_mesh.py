@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from splat_esd.mesh import textured as module
 from splat_esd.mesh.textured import (
     POOR,
     make_mesh,
+    stood,
     summary,
     write_glb,
     write_meshes,
@@ -132,6 +134,35 @@ def test_an_stl_stands_on_its_z_axis(tmp_path: Path):
     assert count == made().facts["faces"]
     corners = np.frombuffer(data[84:], np.dtype([("f", "<f4", 12), ("n", "<u2")]))["f"][:, 3:]
     np.testing.assert_allclose(np.ptp(corners.reshape(-1, 3), axis=0), [0.6, 1.0, 1.6], atol=0.12)
+
+
+@pytest.mark.parametrize("origin", ["splat", "centre", "feet"])
+def test_a_mesh_stands_where_and_as_tall_as_asked(origin: str):
+    settings = SMALL.model_copy(update={"origin": origin, "height": 2.5})
+    mesh = stood(made(), settings)
+    low, high = mesh.surface.points.min(0), mesh.surface.points.max(0)
+    assert high[2] - low[2] == pytest.approx(2.5)
+    wide = np.ptp(made().surface.points, axis=0)
+    np.testing.assert_allclose((high - low) / wide, (high - low)[2] / wide[2])  # no squeezing
+    if origin != "splat":
+        np.testing.assert_allclose(low[:2] + high[:2], 0, atol=1e-9)
+        assert low[2] == pytest.approx(0.0 if origin == "feet" else -1.25)
+    assert mesh.facts["extents"] == pytest.approx((high - low).tolist())
+
+
+def test_a_mesh_that_is_left_alone_is_the_same_mesh():
+    assert stood(made(), SMALL).surface.points is made().surface.points
+
+
+def test_the_object_is_called_what_it_is_and_unlit_if_asked(tmp_path: Path):
+    mesh = replace(made(), name="a corgi")
+    *_, document = read_glb(write_glb(mesh, tmp_path / "a.glb"))
+    assert document["meshes"][0]["name"] == document["materials"][0]["name"] == "a corgi"
+    assert "a corgi" in [node.get("name") for node in document["nodes"]]
+    assert "extensionsUsed" not in document
+    *_, document = read_glb(write_glb(replace(mesh, unlit=True), tmp_path / "b.glb"))
+    assert document["extensionsUsed"] == ["KHR_materials_unlit"]
+    assert document["materials"][0]["extensions"] == {"KHR_materials_unlit": {}}
 
 
 def test_the_report_says_how_good_it_is_and_which_way_is_up(tmp_path: Path):

@@ -397,6 +397,15 @@ class MeshConfig(FrozenSection):
     texture: Annotated[int, within("[64, 8192]")] = key(
         1024, "Width and height of its texture, in pixels."
     )
+    origin: Literal["splat", "centre", "feet"] = key(
+        "splat",
+        "Where its origin lies: splat (as the splat has it) | centre (of its box) | feet (under "
+        "its middle, on the ground)",
+    )
+    height: Positive | None = key(None, "Its height, in the file's units; null: the splat's.")
+    material: Literal["lit", "unlit"] = key(
+        "lit", "In .glb: lit | unlit (as painted: the light of the pictures is in the texture)"
+    )
     watertight: bool = key(True, "Close the mesh; where that needs it, with fewer triangles.")
     sharpen: Annotated[int, within("[0, 100]")] = key(
         3, "Rounds of fitting the texture to renders of the splat; 0: none."

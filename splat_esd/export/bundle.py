@@ -80,7 +80,10 @@ def write_files(
     if meshes:
         where = placement if in_place else UNIT_BALL
         with busy(f"making the mesh: {', '.join(meshes)}"):
-            written += write_meshes(gaussians, folder, mesh, meshes, placement=where)
+            told = about.facts.get("prompt") if about else None
+            written += write_meshes(
+                gaussians, folder, mesh, meshes, placement=where, name=told or "splat"
+            )
     return written
 
 

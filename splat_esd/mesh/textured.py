@@ -38,11 +38,15 @@ class TexturedMesh:
         surface: Points, triangles and texture coordinates.
         texture: sRGB, the first row at v = 0.
         facts: How like the splat it is, how it is built: what mesh.json holds.
+        name: What the object is called in a program that opens it.
+        unlit: Whether light leaves it as it is painted.
     """
 
     surface: Unwrapped
     texture: UInt8[ndarray, "S S 3"]
     facts: dict[str, object]
+    name: str = "splat"
+    unlit: bool = False
 
 
 def make_mesh(gaussians: Gaussians, settings: MeshConfig) -> TexturedMesh:
@@ -85,11 +89,13 @@ def write_meshes(
     formats: Sequence[str],
     *,
     placement: Frame = UNIT_BALL,
+    name: str = "splat",
 ) -> list[tuple[Path, str]]:
     """Makes a mesh and writes it in every format asked for, with what there is to say in mesh.json.
 
     Arguments:
         placement: Where the splats were before they were moved here; the mesh is put back there.
+        name: What the object is called.
     Returns:
         Each file with what opens it.
     Raises:
@@ -100,15 +106,31 @@ def write_meshes(
     if placement is not UNIT_BALL:
         points = placement.to_world(mesh.surface.points)
         mesh = replace(mesh, surface=replace(mesh.surface, points=points))
-    files = [
-        (WRITERS[name][0](mesh, folder / f"mesh.{name}"), WRITERS[name][2]) for name in formats
-    ]
-    axes = {name: WRITERS[name][1] for name in formats}
+    mesh = replace(stood(mesh, settings), name=name)
+    files = [(WRITERS[f][0](mesh, folder / f"mesh.{f}"), WRITERS[f][2]) for f in formats]
+    axes = {form: WRITERS[form][1] for form in formats}
     report = folder / "mesh.json"
-    facts = mesh.facts | {"units": "the splat's own; ours lie in a ball of radius 1", "up": axes}
+    units = "as asked by mesh.height" if settings.height else "the splat's own"
+    facts = mesh.facts | {"units": f"{units}; ours lie in a ball of radius 1", "up": axes}
     with replacing(report) as part:
         part.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return [*files, (report, summary(mesh.facts))]
+
+
+def stood(mesh: TexturedMesh, settings: MeshConfig) -> TexturedMesh:
+    """Gives a mesh the height and the origin that are asked for: z is up here."""
+    points = mesh.surface.points
+    if settings.height is not None:
+        points = points * (settings.height / np.ptp(points[:, 2]))
+    low, high = points.min(0), points.max(0)
+    middle = (low + high) / 2
+    if settings.origin == "feet":
+        middle[2] = low[2]
+    if settings.origin != "splat":
+        points = points - middle
+    surface = replace(mesh.surface, points=points)
+    facts = mesh.facts if points is mesh.surface.points else mesh.facts | _build(surface)
+    return replace(mesh, surface=surface, facts=facts, unlit=settings.material == "unlit")
 
 
 def summary(facts: Mapping[str, Any]) -> str:
@@ -129,15 +151,21 @@ def write_glb(mesh: TexturedMesh, path: Path) -> Path:
     from trimesh.visual.material import PBRMaterial
 
     material = PBRMaterial(
-        name="splat",
+        name=mesh.name,
         baseColorTexture=Image.fromarray(mesh.texture),
         baseColorFactor=[255, 255, 255, 255],
         metallicFactor=0.0,
         roughnessFactor=1.0,
     )
-    scene = Scene({"mesh": _turned(mesh, "y", material)})
+
+    def unlit(tree: dict[str, Any]) -> None:
+        tree["materials"][0]["extensions"] = {"KHR_materials_unlit": {}}
+        tree["extensionsUsed"] = [*tree.get("extensionsUsed", []), "KHR_materials_unlit"]
+
+    scene = Scene({mesh.name: _turned(mesh, "y", material)})
+    changed = {"tree_postprocessor": unlit} if mesh.unlit else {}
     with replacing(path) as part:
-        part.write_bytes(export_glb(scene, include_normals=True))
+        part.write_bytes(export_glb(scene, include_normals=True, **changed))
     return path
 
 
