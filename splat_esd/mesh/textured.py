@@ -163,7 +163,7 @@ def write_glb(mesh: TexturedMesh, path: Path) -> Path:
         tree["extensionsUsed"] = [*tree.get("extensionsUsed", []), "KHR_materials_unlit"]
 
     scene = Scene({mesh.name: _turned(mesh, "y", material)})
-    changed = {"tree_postprocessor": unlit} if mesh.unlit else {}
+    changed: dict[str, Any] = {"tree_postprocessor": unlit} if mesh.unlit else {}
     with replacing(path) as part:
         part.write_bytes(export_glb(scene, include_normals=True, **changed))
     return path
