@@ -76,6 +76,29 @@ def test_every_format_adds_its_product_of_matrices(form, weight, lora, tiny_sd, 
     assert after.keys() == dict(plain.denoiser.named_parameters()).keys()
 
 
+@pytest.mark.parametrize("form", [as_peft, "diffusers"])
+@pytest.mark.parametrize("prior", ["tiny_sd3", "tiny_flux2"])
+def test_a_transformers_lora_is_fused_as_well(prior, form, request, tmp_path):
+    folder = request.getfixturevalue(prior)
+    plain = load(folder)
+    weights = dict(plain.denoiser.named_parameters())
+    module = "transformer_blocks.0.attn.to_q"
+    width, inner = weights[f"{module}.weight"].shape
+    a, b = torch.randn(RANK, inner), torch.randn(width, RANK)
+    lora = {f"{module}.lora_A.weight": a, f"{module}.lora_B.weight": b}
+    if form is as_peft:
+        file, scale = as_peft(lora, tmp_path), ALPHA / RANK
+    else:
+        file, scale = tmp_path / "a.safetensors", 1.0
+        save_file({f"transformer.{name}": value for name, value in lora.items()}, file)
+    after = dict(load(folder, f"{file}:0.5").denoiser.named_parameters())
+    assert after.keys() == weights.keys()
+    moved = after[f"{module}.weight"] - weights[f"{module}.weight"]
+    torch.testing.assert_close(moved, 0.5 * scale * b @ a, atol=1e-5, rtol=1e-5)
+    others = [n for n in weights if not torch.equal(after[n], weights[n])]
+    assert others == [f"{module}.weight"]
+
+
 def test_several_loras_add_up(lora, tiny_sd, tmp_path):
     file = as_kohya(lora, tmp_path)
     once, twice = load(tiny_sd, f"{file}:0.8"), load(tiny_sd, f"{file}:0.5", f"{file}:0.3")

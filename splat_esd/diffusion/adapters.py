@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from splat_esd.diffusion.families import Family
 from splat_esd.errors import UsageError
 
 _PEFT = "base_model.model."
@@ -31,7 +32,9 @@ def split_weight(text: str) -> tuple[str, float]:
         raise UsageError(f"prior.lora: {text}: {weight!r} is no number; say FILE:0.7.") from None
 
 
-def fuse_loras(loras: tuple[str, ...], folder: Path, unet: Any, text_encoders: list[Any]) -> None:
+def fuse_loras(
+    loras: tuple[str, ...], folder: Path, family: Family, denoiser: Any, text_encoders: list[Any]
+) -> None:
     """Fuses LoRAs into a denoiser and its text encoders, in place, one after the other.
 
     Arguments:
@@ -45,7 +48,7 @@ def fuse_loras(loras: tuple[str, ...], folder: Path, unet: Any, text_encoders: l
         name, weight = split_weight(text)
         path = _file(name, folder)
         try:
-            changed = _fuse(path, weight, unet, text_encoders)
+            changed = _fuse(path, weight, family, denoiser, text_encoders)
         except Exception as error:  # whatever a strange file makes of three libraries
             said = (str(error) or type(error).__name__).splitlines()[0]
             raise UsageError(f"prior.lora: {path} does not fit this prior: {said}") from error
@@ -72,48 +75,62 @@ def _file(name: str, folder: Path) -> Path:
 
 
 @torch.no_grad()
-def _fuse(path: Path, weight: float, unet: Any, text_encoders: list[Any]) -> bool:
+def _fuse(
+    path: Path, weight: float, family: Family, denoiser: Any, text_encoders: list[Any]
+) -> bool:
     """Loads one file as an adapter, fuses it and takes the adapter off; returns whether any of
     its names was known.
     """
-    from diffusers.loaders import StableDiffusionLoraLoaderMixin, StableDiffusionXLLoraLoaderMixin
-    from diffusers.loaders.lora_base import fuse_text_encoder_lora
-    from diffusers.utils.peft_utils import recurse_remove_peft_layers
+    from diffusers import loaders
 
-    mixin = StableDiffusionXLLoraLoaderMixin if len(text_encoders) > 1 else None
-    mixin = mixin or StableDiffusionLoraLoaderMixin
-    state, alphas = mixin.lora_state_dict(_named(path), unet_config=unet.config)[:2]
+    mixin, part = getattr(loaders, family.loras), family.denoiser[0]
+    named = _named(path, part)
+    if part == "unet":
+        state, alphas = mixin.lora_state_dict(named, unet_config=denoiser.config)[:2]
+    else:
+        state, alphas = mixin.lora_state_dict(named), None
     changed = False
-    if any(key.startswith("unet.") for key in state):
-        mixin.load_lora_into_unet(state, alphas, unet=unet, adapter_name="given")
-        if getattr(unet, "peft_config", None):
-            unet.fuse_lora(lora_scale=weight, adapter_names=["given"])
-            unet.unload_lora()
+    if any(key.startswith(f"{part}.") for key in state):
+        if part == "unet":
+            mixin.load_lora_into_unet(state, alphas, unet=denoiser, adapter_name="given")
+        else:
+            mixin.load_lora_into_transformer(state, transformer=denoiser, adapter_name="given")
+        if getattr(denoiser, "peft_config", None):
+            denoiser.fuse_lora(lora_scale=weight, adapter_names=["given"])
+            denoiser.unload_lora()
             changed = True
     for i, encoder in enumerate(text_encoders):
         prefix = "text_encoder" if i == 0 else f"text_encoder_{i + 1}"
         if any(key.startswith(f"{prefix}.") for key in state):
-            mixin.load_lora_into_text_encoder(
-                state, alphas, encoder, prefix=prefix, adapter_name="given"
-            )
-            fuse_text_encoder_lora(encoder, weight, adapter_names=["given"])
-            recurse_remove_peft_layers(encoder)
-            encoder.__dict__.pop("peft_config", None)
-            encoder._hf_peft_config_loaded = False
+            _fuse_text(mixin, state, alphas, encoder, prefix, weight)
             changed = True
     return changed
 
 
-def _named(path: Path) -> dict[str, torch.Tensor]:
-    """Reads a file as diffusers names its parts: `unet.`, `text_encoder.`; peft's own names and
-    bare ones are those of the denoiser, its scale alpha / r multiplied in.
+def _fuse_text(
+    mixin: Any, state: dict, alphas: Any, encoder: Any, prefix: str, weight: float
+) -> None:
+    from diffusers.loaders.lora_base import fuse_text_encoder_lora
+    from diffusers.utils.peft_utils import recurse_remove_peft_layers
+
+    mixin.load_lora_into_text_encoder(state, alphas, encoder, prefix=prefix, adapter_name="given")
+    fuse_text_encoder_lora(encoder, weight, adapter_names=["given"])
+    recurse_remove_peft_layers(encoder)
+    encoder.__dict__.pop("peft_config", None)
+    encoder._hf_peft_config_loaded = False
+
+
+def _named(path: Path, part: str) -> dict[str, torch.Tensor]:
+    """Reads a file as diffusers names its parts: `unet.` or `transformer.`, `text_encoder.`; peft's
+    own names and bare ones are those of the denoiser, its scale alpha / r multiplied in.
     """
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
         state = {key: file.get_tensor(key).float() for key in file.keys()}
         kept = (file.metadata() or {}).get("lora_adapter_metadata")
-    bare = not any(key.startswith(("unet.", "text_encoder", "lora_")) for key in state)
+    known = ("unet.", "transformer.", "diffusion_model.", "text_encoder", "lora_")
+    bare = not any(key.startswith(known) for key in state)
     if not bare:
         return state
     beside = path.with_name("adapter_config.json")
@@ -123,5 +140,5 @@ def _named(path: Path) -> dict[str, torch.Tensor]:
         name = key.removeprefix(_PEFT)
         if name.endswith("lora_B.weight") and told.get("lora_alpha"):
             value = value * told["lora_alpha"] / told.get("r", value.shape[1])
-        named[f"unet.{name}"] = value
+        named[f"{part}.{name}"] = value
     return named

@@ -106,6 +106,7 @@ class Family:
         optional: Text encoders that a folder may lack; `large` ones are kept in the precision that
             the denoiser computes in.
         longest: Tokens that a prompt may have, if its tokenizer takes more.
+        loras: The class in diffusers.loaders that reads LoRAs made for it.
     """
 
     encoders: dict[str, str]
@@ -121,6 +122,7 @@ class Family:
     optional: tuple[str, ...] = ()
     large: tuple[str, ...] = ()
     longest: int = _T5_TOKENS
+    loras: str = "StableDiffusionLoraLoaderMixin"
 
 
 def _sd_embed(outputs: list[Any], config: Any) -> Text:
@@ -204,6 +206,7 @@ FAMILIES: dict[str | None, Family] = {
         },
         embed=_sdxl_embed,
         answer=_sdxl_answer,
+        loras="StableDiffusionXLLoraLoaderMixin",
     ),
     "SD3Transformer2DModel": Family(
         encoders={
@@ -217,6 +220,7 @@ FAMILIES: dict[str | None, Family] = {
         prediction="flow",
         time_embedding="time_text_embed",
         lora_targets=_JOINT,
+        loras="SD3LoraLoaderMixin",
         optional=("text_encoder_3",),
         large=("text_encoder_3",),
     ),
@@ -231,6 +235,7 @@ FAMILIES: dict[str | None, Family] = {
         prediction="flow",
         time_embedding="time_guidance_embed",
         lora_targets=(*_JOINT, "to_qkv_mlp_proj"),
+        loras="Flux2LoraLoaderMixin",
         large=("text_encoder",),
         longest=_QWEN_TOKENS,
     ),

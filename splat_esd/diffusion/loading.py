@@ -122,7 +122,7 @@ def _read(folder: Path, device: torch.device, dtype: torch.dtype, loras: tuple[s
         precision = dtype if name in family.large else single
         encoder = part(getattr(transformers, family.encoders[name]), name, torch_dtype=precision)
         encoders.append(encoder.to(precision))
-    fuse_loras(loras, folder, denoiser, encoders)
+    fuse_loras(loras, folder, family, denoiser, encoders)
     if vae is not None:
         vae = vae.to(device, single)
     for module in (vae, denoiser, *encoders):
