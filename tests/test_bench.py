@@ -310,4 +310,4 @@ def test_the_parts_of_a_step_are_a_step():
     parts = parts_of_a_step()
     assert {"encode", "prior", "phi, forward", "Adam", "all else"} <= parts["ms"].keys()
     assert all(ms > 0 for ms in parts["ms"].values())
-    assert 0.01 < parts["share_of_bf16_rate"] < 1.5
+    assert 0.01 < parts["share_of_rate"] < 1.5

@@ -89,7 +89,7 @@ def test_sd3s_latents_are_shifted_and_scaled_as_its_pipeline_undoes_it(tiny_sd3)
     z = prior.encode_images(rgb)
     raw = z / pipeline.vae.config.scaling_factor + pipeline.vae.config.shift_factor
     wanted = pipeline.vae.encode(2 * rgb.permute(0, 3, 1, 2) - 1).latent_dist.mode()
-    torch.testing.assert_close(raw, wanted)
+    torch.testing.assert_close(raw, wanted, atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -103,9 +103,11 @@ def test_sd3s_noise_is_its_flows_at_the_times_of_its_own_scheduler(tiny_sd3):
     flow = pipeline.transformer(
         z_t, timestep=time, encoder_hidden_states=text.embeds, pooled_projections=text.pooled
     ).sample
-    torch.testing.assert_close(prior.eps(z_t, t, text), z_t + (1 - s) * flow)
+    close = {"atol": 1e-4, "rtol": 1e-4}
+    torch.testing.assert_close(prior.eps(z_t, t, text), z_t + (1 - s) * flow, **close)
     # The scheduler's own step to s = 0 lands on the z that this noise was added to.
-    torch.testing.assert_close(z_t - s * flow, (z_t - s * prior.eps(z_t, t, text)) / (1 - s))
+    z = (z_t - s * prior.eps(z_t, t, text)) / (1 - s)
+    torch.testing.assert_close(z_t - s * flow, z, atol=1e-3, rtol=1e-3)
 
 
 @torch.no_grad()
@@ -113,7 +115,9 @@ def test_the_flow_of_known_latents_turns_into_their_noise(tiny_sd3):
     prior = load(tiny_sd3)
     z, eps, t = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 8, 8), torch.tensor([0, 400, 999])
     z_t = prior.schedule.add_noise(z, eps, t)
-    torch.testing.assert_close(prior.as_eps(prior.target(z, eps, t), z_t, t), eps)
+    torch.testing.assert_close(
+        prior.as_eps(prior.target(z, eps, t), z_t, t), eps, atol=1e-5, rtol=1e-4
+    )
     assert prior.schedule.sigmas[-1] == 1 and (prior.schedule.sigmas.diff() > 0).all()
 
 
@@ -140,11 +144,12 @@ def test_flux2s_latents_are_gathered_and_normalised_as_its_own_pipeline_does_it(
     rgb = torch.rand(2, 16, 16, 3)
     x = 2 * rgb.permute(0, 3, 1, 2) - 1
     z = prior.encode_images(rgb)
-    torch.testing.assert_close(z, klein._encode_vae_image(x, torch.Generator()))
+    close = {"atol": 1e-4, "rtol": 1e-4}
+    torch.testing.assert_close(z, klein._encode_vae_image(x, torch.Generator()), **close)
     latents = prior.family.latents
-    torch.testing.assert_close(latents.to_z(prior.vae, latents.to_e(prior.vae, z)), z)
+    torch.testing.assert_close(latents.to_z(prior.vae, latents.to_e(prior.vae, z)), z, **close)
     torch.testing.assert_close(
-        latents.to_e(prior.vae, z), klein.vae.encode(x).latent_dist.mode(), atol=1e-5, rtol=1e-4
+        latents.to_e(prior.vae, z), klein.vae.encode(x).latent_dist.mode(), **close
     )
 
 

@@ -89,7 +89,7 @@ def test_playcanvas_shows_our_gltf_as_we_see_it(tmp_path):
 def test_threes_own_addon_shows_our_gltf_as_we_see_it(tmp_path, degree):
     splats = mascot(degree)
     write(splats, tmp_path, "a.glb")
-    shot = shown("pages/three.html", tmp_path, "a.glb")
+    shot = shown("pages/three-splats.html", tmp_path, "a.glb")
     assert_alike(shot, own_picture(splats), least=0.93)
 
 

@@ -57,7 +57,7 @@ def main(asked: BenchStepArguments) -> None:
     console.table("its parts, one thread, one view", ["part", "ms"], _as_rows(parts["ms"]))
     console.note(
         f"{parts['unet_rows_per_second']:.0f} rows of the denoiser a second, "
-        f"{100 * parts['share_of_bf16_rate']:.0f} % of what this processor does in bf16."
+        f"{100 * parts['share_of_rate']:.0f} % of what this processor does in {parts['dtype']}."
     )
     if asked.out is not None:
         found = {
@@ -105,7 +105,8 @@ def _median_step(kind: Kind, steps: int) -> float:
 
 def parts_of_a_step() -> dict[str, Any]:
     """Returns the milliseconds of each part of a step of one view on one thread, rows of the
-    denoiser a second in it, and their share of the processor's rate for bf16 products.
+    denoiser a second in it, and their share of the processor's rate for products of matrices in the
+    precision that the prior computes in.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -125,7 +126,8 @@ def parts_of_a_step() -> dict[str, Any]:
         return {
             "ms": ms,
             "unet_rows_per_second": rows,
-            "share_of_bf16_rate": rows * 2 * UNET / _bf16_rate(),
+            "dtype": str(run.prior.dtype).removeprefix("torch."),
+            "share_of_rate": rows * 2 * UNET / _rate(run.prior.dtype),
         }
     finally:
         torch.set_num_threads(threads)
@@ -155,9 +157,9 @@ def _watch(run: Run) -> dict[str, float]:
     return spent
 
 
-def _bf16_rate() -> float:
-    """Returns how many operations a second one thread does in large products of bf16 matrices."""
-    a, b = torch.randn(2, 1024, 1024).bfloat16()
+def _rate(dtype: torch.dtype) -> float:
+    """Returns how many operations a second one thread does in large products of matrices."""
+    a, b = torch.randn(2, 1024, 1024).to(dtype)
     seconds = []
     for _ in range(20):
         begun = time.perf_counter()

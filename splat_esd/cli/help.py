@@ -204,7 +204,7 @@ splat-esd bench step [KEY=VALUE...]
 
 Times a step of a run by the embedded prior at normal quality: spread over processes, in one of as
 many threads and in one of one thread; each part of it, and how near the passes of the denoiser come
-to this processor's rate for bf16. With against=PYTHON beside another installation, in turn.
+to what this processor can do. With against=PYTHON beside another installation, in turn.
 
 {help_table(BenchStepArguments)}
 
