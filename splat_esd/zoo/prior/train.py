@@ -9,6 +9,7 @@ from torch import Tensor
 
 from splat_esd import distributed
 from splat_esd.config.commands import ZooTrainArguments
+from splat_esd.diffusion.loading import computes_bf16
 from splat_esd.zoo.prior.dataset import Bias, Photos, compose, take_photos
 from splat_esd.zoo.prior.history import sample, write_history
 from splat_esd.zoo.prior.loop import Clock, average_gradients, descend, load, log, save
@@ -60,6 +61,12 @@ def photos_of(settings: ZooTrainArguments) -> Photos:
     )
 
 
+def cast() -> torch.autocast:
+    """Computes in bf16 where the processor has instructions for it; elsewhere that is slower."""
+    enabled = computes_bf16(torch.device("cpu"))
+    return torch.autocast("cpu", torch.bfloat16, enabled=enabled)
+
+
 def train_vae(photos: Photos, settings: ZooTrainArguments, work: Path) -> Any:
     """Trains the autoencoder on |x - x'| + |grad x - grad x'| + 2 |x - x'|^2 + 1e-5 KL, half of
     the input under noise; returns it with unit latents.
@@ -77,7 +84,7 @@ def train_vae(photos: Photos, settings: ZooTrainArguments, work: Path) -> Any:
         x = _crop(x, generator) if clock.spent < WHOLE * clock.budget else x[::2]
         strength = NOISE * torch.rand(len(x), 1, 1, 1, generator=generator)
         strength[: len(x) // 2] = 0.0
-        with torch.autocast("cpu", torch.bfloat16):
+        with cast():
             seen = x + strength * torch.randn(x.shape, generator=generator)
             posterior = vae.encode(seen).latent_dist
             y = vae.decode(posterior.sample(generator=generator)).sample
@@ -147,7 +154,7 @@ def encode_photos(vae, photos: Photos, path: Path, seed: int) -> np.ndarray:
 def encode_batch(vae, photos: Photos, index: Tensor, seed: int) -> np.ndarray:
     """Encodes photos index mod N; the backgrounds are a function of the seed and index[0]."""
     generator = torch.Generator().manual_seed(seed * 2**32 + int(index[0]))
-    with torch.autocast("cpu", torch.bfloat16):
+    with cast():
         x = compose(photos, index % len(photos), generator)
         return vae.encode(x).latent_dist.mean.half().numpy()
 
@@ -226,7 +233,7 @@ def _ema(averages: list[Tensor], values: list[Tensor], count: Tensor | int) -> N
 def _denoise(model, scheduler, z: Tensor, tokens: Tensor, generator: torch.Generator) -> Tensor:
     eps = torch.randn(z.shape, generator=generator)
     t = torch.randint(scheduler.config.num_train_timesteps, (len(z),), generator=generator)
-    with torch.autocast("cpu", torch.bfloat16):
+    with cast():
         text = model["text_encoder"](tokens).last_hidden_state
         v = model["unet"](scheduler.add_noise(z, eps, t), t, text).sample
     return (v.float() - scheduler.get_velocity(z, eps, t)).square().mean()
