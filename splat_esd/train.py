@@ -168,7 +168,7 @@ def train_step(run: Run, step: int) -> dict[str, float | int]:
     while True:
         try:
             return _train_step(run, step)
-        except torch.OutOfMemoryError:  # before anything has changed
+        except torch.OutOfMemoryError:  # nothing has changed, or it was put back
             fewer = halved(run.prior.rows, views)
             if run.config.prior.memory != "auto" or fewer is None or world() > 1:
                 raise
@@ -215,7 +215,11 @@ def _train_step(run: Run, step: int) -> dict[str, float | int]:
         if run.phi_optimizer is not None:  # phi <- phi - eta' ...
             run.phi_optimizer.step()
         if before is not None:
-            finite, phi_stats = _teach_phi_on(run, z.detach(), cameras, step, generator, rows)
+            try:
+                finite, phi_stats = _teach_phi_on(run, z.detach(), cameras, step, generator, rows)
+            except torch.OutOfMemoryError:
+                _put_back(run, before)
+                raise
             if not finite:
                 _put_back(run, before)
     if finite:

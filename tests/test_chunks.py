@@ -71,6 +71,25 @@ def test_a_full_memory_halves_the_views_and_says_so(tiny_sd, monkeypatch, capsys
     assert "2 of 4 views" in said and "1 of 4 views" in said
 
 
+def test_a_step_that_fails_in_phis_second_update_is_made_once(tiny_sd, monkeypatch):
+    more = "guidance.lora.steps=2"
+    run, whole = run_of(tiny_sd, more), run_of(tiny_sd, more)
+    losses, failed = run.guidance.losses, []
+
+    def once(*arguments):
+        if not failed:
+            failed.append(True)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return losses(*arguments)
+
+    monkeypatch.setattr(run.guidance, "losses", once)
+    train_step(run, 0)
+    train_step(whole, 0)
+    assert failed and run.prior.rows == 2
+    for name, value in whole.gaussians.parameters().items():
+        torch.testing.assert_close(run.gaussians.parameters()[name], value, atol=1e-4, rtol=1e-3)
+
+
 def test_a_memory_that_cannot_hold_one_view_is_the_end(tiny_sd, monkeypatch):
     run = run_of(tiny_sd)
 

@@ -1,7 +1,6 @@
 """`splat-esd bench refine`: true toys changed by words; what came of it, and at which cost."""
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -72,7 +71,6 @@ def summary(rows: Sequence[Row]) -> list[Row]:
 
 
 def _refine(object: str, change: str, seed: int, folder: Path, quality: str) -> Row:
-    os.environ["OMP_NUM_THREADS"] = "1"
     import torch
 
     from splat_esd.bench.reference_shapes import as_splat

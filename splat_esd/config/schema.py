@@ -63,10 +63,15 @@ def _listed(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def file_and_weight(text: str) -> tuple[str, str]:
+    """Returns both parts of FILE:WEIGHT, the weight "" where there is none."""
+    name, colon, weight = text.rpartition(":")
+    return (name, weight) if colon and not {"/", "\\"} & set(weight) else (text, "")
+
+
 def _lora(text: str) -> str:
     # A file is kept whole, so that a run can be resumed from another place; a name as it is.
-    name, colon, weight = text.rpartition(":")
-    name = name if colon and not {"/", "\\"} & set(weight) else text
+    name, _ = file_and_weight(text)
     path = at_home(name)
     return f"{path.absolute()}{text[len(name) :]}" if path.exists() else text
 

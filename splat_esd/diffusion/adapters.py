@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from splat_esd.config.schema import file_and_weight
 from splat_esd.diffusion.families import Family
 from splat_esd.errors import UsageError
 
@@ -23,11 +24,9 @@ def split_weight(text: str) -> tuple[str, float]:
     Raises:
         UsageError: If the weight is no number.
     """
-    name, colon, weight = text.rpartition(":")
-    if not colon or "/" in weight or "\\" in weight:
-        return text, 1.0
+    name, weight = file_and_weight(text)
     try:
-        return name, float(weight)
+        return name, float(weight or 1.0)
     except ValueError:
         raise UsageError(f"prior.lora: {text}: {weight!r} is no number; say FILE:0.7.") from None
 

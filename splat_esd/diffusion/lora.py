@@ -65,7 +65,7 @@ class Phi(nn.Module):
         for parameter in self._lora.values():
             parameter.data = parameter.data.float()  # bf16 would swallow its updates
         self._embedding: Tensor | None = None
-        if prior.device.type == "cpu" and prior.prediction != "flow":
+        if prior.device.type == "cpu" and prior.family.denoiser[0] == "unet":
             prior.denoiser.set_attn_processor(_attention_for_cpus())
         told.register_forward_hook(self._add_camera)
         self._detach()
