@@ -72,7 +72,7 @@ KINDS = {
         "test_the_source_is_never_written_over",
     ],
     "what is said of it": [
-        "test_a_damaged_line_of_numbers_names_its_file",
+        "test_a_damaged_line_of_numbers_does_not_stop_an_export",
         "test_an_earlier_versions_config_file_is_filled_from_the_defaults",
     ],
 }
@@ -114,15 +114,13 @@ def test_the_source_is_never_written_over(tmp_path, capsys):
     assert str(tmp_path) in capsys.readouterr().err.replace("\n", "")
 
 
-def test_a_damaged_line_of_numbers_names_its_file(tmp_path, capsys):
+def test_a_damaged_line_of_numbers_does_not_stop_an_export(tmp_path):
     write_ply(object_like(40), tmp_path / "splat.ply")
     (tmp_path / "config.yaml").write_text("prompt: a corgi\n")
     (tmp_path / "run.json").write_text(json.dumps({"status": "finished"}))
     (tmp_path / "metrics.jsonl").write_text('{"step": 10, "seconds": 1}\n{"step": 2')
-    code = main(["export", f"from={tmp_path}", f"out={tmp_path / 'out'}", "formats=[viewer]"])
-    said = capsys.readouterr().err.replace("\n", "")
-    assert code == 0 or "metrics.jsonl" in said
-    assert "Traceback" not in said
+    assert main(["export", f"from={tmp_path}", f"out={tmp_path / 'out'}", "formats=[viewer]"]) == 0
+    assert "a corgi" in (tmp_path / "out" / "viewer.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("command", ["export", "init"])

@@ -15,9 +15,10 @@ def cameras(azimuth, fovy=0.75):
     return orbit_cameras(azimuth, 0.2 * one, 2.4 * one, fovy * one, width=16, height=16)
 
 
-@pytest.fixture(
-    params=["tiny_sd", "tiny_sd_v", "tiny_pixels", "tiny_sdxl", "tiny_sd3", "tiny_flux2"]
-)
+UNETS = ["tiny_sd", "tiny_sd_v", "tiny_pixels", "tiny_sdxl"]
+
+
+@pytest.fixture(params=[*UNETS, "tiny_sd3", "tiny_flux2"])
 def prior(request):
     return load_prior(str(request.getfixturevalue(request.param)), device="cpu", dtype="fp32")
 
@@ -162,10 +163,9 @@ def test_phis_weights_are_float32_on_a_bf16_prior(tiny_sd):
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in phi.trainable().values())
 
 
+@pytest.mark.parametrize("prior", UNETS, indirect=True)
 def test_attention_with_a_graph_answers_as_without_one_and_so_do_its_gradients(prior):
     """On a CPU it is written out when there is a graph, and torch's fused one otherwise."""
-    if prior.prediction == "flow":
-        pytest.skip("transformers keep their own attention")
     phi = phi_of(prior)
     disturb(phi)
     z_t, t = noisy(prior)
