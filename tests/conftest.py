@@ -7,6 +7,8 @@ import warnings
 
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the program does, before torch is loaded
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on a network
+if "PYTEST_XDIST_WORKER" in os.environ:  # one core each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
