@@ -130,6 +130,8 @@ class CameraDistribution:
         width, height: Image size in pixels.
         progressive_until: Share of the run while the azimuths spread out from the front.
         front: Azimuth of the front, in radians.
+        together: Views of one elevation, distance and field of view, equally far apart around; the
+            batch is a whole number of such groups.
     Raises:
         ValueError: If a range is empty or leaves what a camera can do.
     """
@@ -142,6 +144,7 @@ class CameraDistribution:
     height: int
     progressive_until: float = 0.0
     front: float = 0.0
+    together: int = 1
 
     def __post_init__(self) -> None:
         half = math.pi / 2
@@ -156,27 +159,33 @@ class CameraDistribution:
         [-r pi, r pi], where the reach r grows from 1/4 to 1. A side view does not tell the left
         from the right; seen before the front is settled, it may turn the body backwards.
 
+        Groups of views look from all sides at once, from the first step on; their strata are those
+        of one step from a view to the next.
+
         Arguments:
             progress: How much of the run is over, in [0, 1].
         References:
             `progressive_until` of threestudio's cameras (Guo et al., 2023).
         """
-        count, device = self.batch_size, generator.device
+        each, device = self.together, generator.device
+        count = self.batch_size // each
         jitter = torch.rand(count, generator=generator, device=device)
         offset = torch.rand(1, generator=generator, device=device)
         strata = (torch.arange(count, device=device) + jitter) / count
+        if each > 1:
+            strata = ((strata[:, None] + torch.arange(each, device=device)) / each).flatten()
         around = torch.remainder(strata + offset + 0.5, 1) - 0.5  # of a turn, 0 at the front
+        ranges = (self.elevation, self.distance, self.fovy)
+        drawn = [_uniform(r, count, generator).repeat_interleave(each) for r in ranges]
         return orbit_cameras(
             self.front + 2 * math.pi * (self._reach(progress) * around % 1),
-            _uniform(self.elevation, count, generator),
-            _uniform(self.distance, count, generator),
-            _uniform(self.fovy, count, generator),
+            *drawn,
             width=self.width,
             height=self.height,
         )
 
     def _reach(self, progress: float) -> float:
-        if progress >= self.progressive_until:
+        if progress >= self.progressive_until or self.together > 1:
             return 1.0
         return FIRST_REACH + (1 - FIRST_REACH) * progress / self.progressive_until
 

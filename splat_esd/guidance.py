@@ -25,6 +25,7 @@ from torch import Tensor
 from splat_esd.cameras import Cameras
 from splat_esd.config.schema import GuidanceConfig
 from splat_esd.diffusion.lora import Phi, camera_vector
+from splat_esd.diffusion.multiview import poses
 from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.prompts import PromptBook
 from splat_esd.diffusion.schedule import sample_steps
@@ -155,7 +156,10 @@ class SDS:
     def diffuse(self, z: Tensor, step: int, generator: torch.Generator, rows: Rows) -> Noisy:
         """Draws t from this step's range and eps ~ N(0, I):  z_t = alpha_t z + sigma_t eps."""
         size = (rows.count, *z.shape[1:])
-        t = sample_steps(self.prior.schedule, *self.time_range(step), rows.count, generator)
+        group = self.prior.together  # views that are drawn together are equally noisy
+        drawn = rows.count // group
+        t = sample_steps(self.prior.schedule, *self.time_range(step), drawn, generator)
+        t = t.repeat_interleave(group)
         eps = torch.randn(size, generator=generator, device=generator.device)
         t, eps = rows.of(t), rows.of(eps)
         return Noisy(z, self.prior.schedule.add_noise(z, eps, t), t, eps)
@@ -183,8 +187,10 @@ class SDS:
         texts = [negative, self.book.embed(cameras)]
         if self.perp_neg:
             texts += self.book.opposed(cameras)
-        rows = len(texts)
-        out = self.prior.eps(z_t.repeat(rows, 1, 1, 1), t.repeat(rows), concatenate(texts))
+        rows, text = len(texts), concatenate(texts)
+        if self.prior.together > 1:
+            text = text.seen_from(poses(cameras.c2w).repeat(rows, 1))
+        out = self.prior.eps(z_t.repeat(rows, 1, 1, 1), t.repeat(rows), text)
         eps_u, eps_c, *others = out.chunk(rows)
         direction = eps_c - eps_u
         away = sum((perpendicular(e - eps_u, direction) for e in others), torch.zeros_like(z_t))
@@ -286,8 +292,9 @@ class ESD(SDS):
         """Draws whose camera phi is not told; at lambda = 0 and 1 one branch alone is asked."""
         if self.lam in (0.0, 1.0):
             return torch.full((count,), self.lam == 1.0, device=generator.device)
-        coin = torch.rand(count, generator=generator, device=generator.device)
-        return coin < self.config.lora.camera_drop
+        group = self.prior.together  # one that is told would tell its neighbours
+        coin = torch.rand(count // group, generator=generator, device=generator.device)
+        return (coin < self.config.lora.camera_drop).repeat_interleave(group)
 
 
 def entropic_shares(

@@ -28,7 +28,7 @@ from splat_esd.diffusion.chunks import halved
 from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.prompts import PromptBook
 from splat_esd.distributed import Rows, mean_of, rows_of, sum_in_place, world
-from splat_esd.errors import EnvironmentProblem
+from splat_esd.errors import EnvironmentProblem, UsageError
 from splat_esd.formats.frame import UNIT_BALL
 from splat_esd.formats.read import ImportedSplats
 from splat_esd.gaussians import Gaussians
@@ -79,6 +79,13 @@ def make_run(config: Config, prior: Prior) -> Run:
     """
     if config.seed is None:
         raise ValueError("config.seed: expected a number, got None; `generate` draws one.")
+    if prior.together > 1 and world() > 1:
+        raise UsageError("this prior draws its views together, in one process: set processes=1.")
+    if config.cameras.batch_size % prior.together:
+        raise UsageError(
+            f"cameras.batch_size: {prior.source} draws {prior.together} views together; "
+            f"expected a multiple of {prior.together}, got {config.cameras.batch_size}."
+        )
     device = prior.device
     book = PromptBook(
         prior,
@@ -126,6 +133,7 @@ def make_run(config: Config, prior: Prior) -> Run:
             height=prior.image_size,
             progressive_until=views.progressive_until,
             front=math.radians(config.init.front),
+            together=prior.together,
         ),
         background=BackgroundDistribution(
             views.background.color, views.background.random_probability

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import string
 import warnings
 
@@ -285,6 +286,52 @@ def tiny_flux2(tmp_path_factory):
 def tiny_sdxl(tmp_path_factory):
     """A Stable Diffusion XL of 16 x 16 pixels, on disk."""
     return save_tiny_sdxl(tmp_path_factory.mktemp("tiny-sdxl"))
+
+
+MVDREAM = {
+    "_class_name": "MultiViewUNetModel",
+    "image_size": 8,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 32,
+    "channel_mult": [1, 2],
+    "num_res_blocks": 1,
+    "attention_resolutions": [1],
+    "num_head_channels": 8,
+    "transformer_depth": 1,
+    "context_dim": 16,
+    "camera_dim": 16,
+}
+
+
+def save_tiny_mvdream(folder):
+    """Saves a random MVDream for 16 x 16 images: the UNet's tensors named as in its own code."""
+    from diffusers import UNet2DConditionModel
+    from ldm_layout import ldm_names
+    from safetensors.torch import save_file
+
+    from splat_esd.diffusion.multiview import stock_config
+
+    save_tiny_prior(folder)
+    shutil.rmtree(folder / "unet")
+    (folder / "unet").mkdir()
+    (folder / "unet" / "config.json").write_text(json.dumps(MVDREAM))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = UNet2DConditionModel(**stock_config(MVDREAM)).state_dict()
+    camera = {"class_embedding.linear_1": "camera_embed.0"}
+    camera |= {"class_embedding.linear_2": "camera_embed.2"}
+    named = ldm_names([n for n in state if not n.startswith("class_")], layers=1)
+    named |= {n: n.replace(n[:24], camera[n[:24]]) for n in state if n.startswith("class_")}
+    weights = {named[name]: value.contiguous() for name, value in state.items()}
+    save_file(weights, folder / "unet" / "diffusion_pytorch_model.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_mvdream(tmp_path_factory):
+    """An MVDream of 16 x 16 pixels, on disk, its UNet in the layout of its training code."""
+    return save_tiny_mvdream(tmp_path_factory.mktemp("tiny-mvdream"))
 
 
 @pytest.fixture(scope="session")

@@ -177,6 +177,7 @@ def test_a_distilled_klein_is_refused_by_its_own_index(tiny_flux2, tmp_path):
 
 
 PROGRAMS = {"sdxl": "tiny_sdxl", "sd35": "tiny_sd3", "flux2_klein": "tiny_flux2"}
+PROGRAMS |= {"mvdream": "tiny_mvdream"}
 
 
 @pytest.mark.parametrize("kind", PROGRAMS)

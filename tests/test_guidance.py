@@ -10,6 +10,7 @@ import torch
 from splat_esd.cameras import orbit_cameras
 from splat_esd.config.schema import GuidanceConfig, LoraConfig, PerpNegConfig
 from splat_esd.diffusion.loading import load_prior
+from splat_esd.diffusion.families import FAMILIES
 from splat_esd.diffusion.lora import Phi, camera_vector
 from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.prompts import PromptBook
@@ -40,7 +41,7 @@ class ExactPrior(Prior):
     mean).
     """
 
-    schedule = SCHEDULE
+    schedule, family = SCHEDULE, FAMILIES[None]
 
     def __init__(self, mean, cov):
         self.mean, self.cov = mean, cov

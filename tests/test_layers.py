@@ -43,6 +43,7 @@ MUST_NOT_KNOW = {
 # Every library that the package imports, and the only modules that may.
 DOORS = {
     "diffusers": {"diffusion.loading", "diffusion.lora", "diffusion.adapters"}
+    | {"diffusion.multiview"}
     | {"bench.rehearse"}
     | {"zoo.prior.models", "zoo.prior.history"}
     | {"zoo.judge.evaluate_prior"},

@@ -52,7 +52,7 @@ Commands
 Settings are written KEY=VALUE. The ones to know:
   prompt="..."             what to make; any text, taken letter by letter
   quality=normal           draft | normal | high
-  prior=auto               zoo (toys, CPU) | sd21 sd15 sdxl sd35 flux2_klein
+  prior=auto               zoo (toys, CPU) | sd21 sd15 sdxl sd35 flux2_klein mvdream
   prior.lora=FILE:0.7      a LoRA of yours, peft's, diffusers' or kohya's, fused into the prior
   guidance=esd             esd | vsd | sds
 {help_table(Config, _MAIN_KEYS)}

@@ -113,7 +113,7 @@ def key(default: Any, description: str, **more: Any) -> Any:
 class PriorConfig(FrozenSection):
     """The pretrained diffusion model. The choices are the files of conf/prior."""
 
-    name: Literal["auto", "zoo", "sd15", "sd21", "sdxl", "sd35", "flux2_klein"] = key(
+    name: Literal["auto", "zoo", "sd15", "sd21", "sdxl", "sd35", "flux2_klein", "mvdream"] = key(
         "zoo", "Which prior: prior=NAME sets it."
     )
     path: Annotated[str, AfterValidator(_folder_or_id)] | None = key(

@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from splat_esd.diffusion.families import FAMILIES, Family
+from splat_esd.diffusion.families import FAMILIES, MULTIVIEW, Family
+from splat_esd.diffusion.multiview import is_multiview, stock_config
 
 _DISTILLED = re.compile(r"(?:^|[-_.])(turbo|lightning|lcm|hyper|schnell)(?:[-_.]|$)", re.I)
 _BASE = "a distilled model has no score to distill; use the model it was made from (its base)"
@@ -23,11 +24,12 @@ def check_pipeline(folder: Path, source: str) -> None:
     family = family_of(folder, index)
     name = family.denoiser[0]
     denoiser = _json(folder / name / "config.json")
+    denoiser = stock_config(denoiser) if is_multiview(denoiser) else denoiser
     _check_distilled(index, denoiser, source)
     _check_scheduler(name, _json(folder / "scheduler" / "scheduler_config.json"))
     _check_channels(family, denoiser, folder, is_there(index, "vae"))
     if name == "unet":
-        _check_text(denoiser, folder)
+        _check_text(family, denoiser, folder)
 
 
 def family_of(folder: Path, index: dict[str, Any]) -> Family:
@@ -37,7 +39,8 @@ def family_of(folder: Path, index: dict[str, Any]) -> Family:
         ValueError: If it is none of those in FAMILIES.
     """
     if is_there(index, "unet"):
-        kind = _json(folder / "unet" / "config.json").get("addition_embed_type")
+        config = _json(folder / "unet" / "config.json")
+        kind = MULTIVIEW if is_multiview(config) else config.get("addition_embed_type")
         if kind not in FAMILIES:
             raise ValueError(f"unet: addition_embed_type {kind!r} is not supported.")
         return FAMILIES[kind]
@@ -45,8 +48,8 @@ def family_of(folder: Path, index: dict[str, Any]) -> Family:
     if kind is None or kind not in FAMILIES:
         name = index.get("_class_name", "a pipeline")
         raise ValueError(
-            f"{name} is of no family that is known here; Stable Diffusion 1, 2, XL, 3 and 3.5, and "
-            "FLUX.2-klein-base are."
+            f"{name} is of no family that is known here; Stable Diffusion 1, 2, XL, 3 and 3.5, "
+            "MVDream and FLUX.2-klein-base are."
         )
     return FAMILIES[kind]
 
@@ -88,8 +91,8 @@ def _check_channels(family: Family, unet: dict[str, Any], folder: Path, latent: 
         )
 
 
-def _check_text(unet: dict[str, Any], folder: Path) -> None:
-    encoders = FAMILIES[unet.get("addition_embed_type")].encoders
+def _check_text(family: Family, unet: dict[str, Any], folder: Path) -> None:
+    encoders = family.encoders
     widths: list[Any] = [
         _json(folder / name / "config.json").get("hidden_size") for name in encoders
     ]

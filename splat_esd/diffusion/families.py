@@ -5,6 +5,7 @@ SDXL   embeds = the penultimate hidden states of CLIP-L and CLIP-G side by side,
        added conditions: pooled, and the sizes (H, W, 0, 0, H, W) of the picture, uncropped
 SD3    embeds = as SDXL's, filled with zeros to T5's width, and T5's (zeros without it) behind them;
        pooled = CLIP-L's and CLIP-G's; it answers the flow eps - z
+MVDream embeds = SD's; it draws groups of four views, and is told the camera of each
 FLUX.2 embeds = three hidden states of Qwen3 side by side, of the prompt as a chat; four latents
        gathered in one, normalised by the statistics in its VAE; it answers the flow
 
@@ -22,12 +23,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from splat_esd.diffusion.multiview import VIEWS as MV_VIEWS
 from splat_esd.diffusion.text import Text
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 _JOINT = (*_ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 _T5_TOKENS = 256
 _QWEN_TOKENS, _QWEN_LAYERS = 512, (9, 18, 27)
+MULTIVIEW = "multiview"  # among FAMILIES: a UNet that is told cameras
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ class Family:
             the denoiser computes in.
         longest: Tokens that a prompt may have, if its tokenizer takes more.
         loras: The class in diffusers.loaders that reads LoRAs made for it.
+        views: Rows of a batch that are drawn together: of one elevation, equally far apart.
     """
 
     encoders: dict[str, str]
@@ -123,6 +127,7 @@ class Family:
     large: tuple[str, ...] = ()
     longest: int = _T5_TOKENS
     loras: str = "StableDiffusionLoraLoaderMixin"
+    views: int = 1
 
 
 def _sd_embed(outputs: list[Any], config: Any) -> Text:
@@ -131,6 +136,15 @@ def _sd_embed(outputs: list[Any], config: Any) -> Text:
 
 def _sd_answer(unet: Any, z_t: Tensor, time: Tensor, text: Text, height: int, width: int) -> Tensor:
     return unet(z_t, timestep=time, encoder_hidden_states=text.embeds).sample
+
+
+def _mvdream_answer(
+    unet: Any, z_t: Tensor, time: Tensor, text: Text, height: int, width: int
+) -> Tensor:
+    lone = text.poses is None
+    poses = z_t.new_zeros(len(z_t), 16) if text.poses is None else text.poses
+    told = {"class_labels": poses, "cross_attention_kwargs": {"views": 1 if lone else MV_VIEWS}}
+    return unet(z_t, timestep=time, encoder_hidden_states=text.embeds, **told).sample
 
 
 def _sdxl_embed(outputs: list[Any], config: Any) -> Text:
@@ -198,6 +212,13 @@ FAMILIES: dict[str | None, Family] = {
         encoders={"text_encoder": "CLIPTextModel"},
         embed=_sd_embed,
         answer=_sd_answer,
+    ),
+    MULTIVIEW: Family(
+        encoders={"text_encoder": "CLIPTextModel"},
+        embed=_sd_embed,
+        answer=_mvdream_answer,
+        prediction="epsilon",
+        views=MV_VIEWS,
     ),
     "text_time": Family(
         encoders={

@@ -12,6 +12,7 @@ from splat_esd.diffusion.adapters import fuse_loras
 from splat_esd.diffusion.checks import check_pipeline, family_of, is_there
 from splat_esd.diffusion.families import Family
 from splat_esd.diffusion.locate import FP16, locate, variant_of
+from splat_esd.diffusion.multiview import read_unet
 from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.schedule import Schedule
 from splat_esd.diffusion.vocabulary import read_vocabulary
@@ -115,7 +116,10 @@ def _read(folder: Path, device: torch.device, dtype: torch.dtype, loras: tuple[s
     vae = part(getattr(diffusers, family.vae), "vae") if is_there(index, "vae") else None
     # Large ones come in the precision that they are used in; LoRAs are fused in single precision.
     kept = {"torch_dtype": single if loras else dtype}
-    denoiser = part(getattr(diffusers, family.denoiser[1]), family.denoiser[0], **kept)
+    if family.views > 1:
+        denoiser = _multiview(folder / family.denoiser[0], kept["torch_dtype"])
+    else:
+        denoiser = part(getattr(diffusers, family.denoiser[1]), family.denoiser[0], **kept)
     names = [n for n in family.encoders if n not in family.optional or is_there(index, n)]
     encoders = []
     for name in names:
@@ -148,6 +152,14 @@ def _read(folder: Path, device: torch.device, dtype: torch.dtype, loras: tuple[s
         vocabulary=read_vocabulary(folder),
         pullback="encoder",
     )
+
+
+def _multiview(part: Path, dtype: torch.dtype) -> Any:
+    try:
+        config = json.loads((part / "config.json").read_text(encoding="utf-8"))
+        return read_unet(part, config, dtype)
+    except Exception as error:
+        raise ValueError(f"{part.name}: {_first_line(error)}") from error
 
 
 def _schedule(part: Callable[[Any, str], Any], family: Family) -> tuple[Schedule, str]:

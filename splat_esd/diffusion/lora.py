@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from splat_esd.cameras import Cameras
 from splat_esd.diffusion.chunks import by_rows
+from splat_esd.diffusion.multiview import poses
 from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.text import Text
 
@@ -65,7 +66,8 @@ class Phi(nn.Module):
         for parameter in self._lora.values():
             parameter.data = parameter.data.float()  # bf16 would swallow its updates
         self._embedding: Tensor | None = None
-        if prior.device.type == "cpu" and prior.family.denoiser[0] == "unet":
+        lone = prior.together == 1
+        if prior.device.type == "cpu" and prior.family.denoiser[0] == "unet" and lone:
             prior.denoiser.set_attn_processor(_attention_for_cpus())
         told.register_forward_hook(self._add_camera)
         self._detach()
@@ -103,10 +105,13 @@ class Phi(nn.Module):
 
     def _denoise(self, z_t: Tensor, t: Tensor, camera: Tensor) -> Tensor:
         def answer(r: slice) -> Tensor:
+            text = self.text.expand(len(z_t[r]))
+            if self.prior.together > 1:
+                text = text.seen_from(poses(camera[r, :16].unflatten(1, (4, 4))))
             with self._attached(camera[r]):
-                return self.prior.denoise(z_t[r], t[r], self.text.expand(len(z_t[r])))
+                return self.prior.denoise(z_t[r], t[r], text)
 
-        return by_rows(answer, len(z_t), self.prior.rows)
+        return by_rows(answer, len(z_t), self.prior.rows_together)
 
     @contextmanager
     def _attached(self, camera: Tensor):

@@ -60,6 +60,16 @@ class Prior:
     rows: int | None = None
 
     @property
+    def together(self) -> int:
+        """Returns how many rows of a batch are drawn together, as views of one thing."""
+        return self.family.views
+
+    @property
+    def rows_together(self) -> int | None:
+        """Returns `rows` in whole groups of those drawn together."""
+        return None if self.rows is None else self.together * -(-self.rows // self.together)
+
+    @property
     def device(self) -> torch.device:
         return next(self.denoiser.parameters()).device
 
@@ -169,7 +179,7 @@ class Prior:
         def answer(r: slice) -> Tensor:
             return self.denoise(z_t[r], t[r], text.rows(r))
 
-        return self.as_eps(by_rows(answer, len(z_t), self.rows), z_t, t)
+        return self.as_eps(by_rows(answer, len(z_t), self.rows_together), z_t, t)
 
     def as_eps(self, out: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
         """Turns what the denoiser answered into noise."""

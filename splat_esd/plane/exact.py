@@ -6,6 +6,7 @@ from torch import Tensor
 
 from splat_esd.cameras import Cameras, turntable
 from splat_esd.config.schema import GuidanceConfig
+from splat_esd.diffusion.families import FAMILIES
 from splat_esd.diffusion.lora import Phi
 from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.prompts import PromptBook
@@ -54,7 +55,7 @@ class Mixture:
 class ExactPrior(Prior):
     """A prior whose score is a mixture's, for every prompt."""
 
-    schedule = SCHEDULE
+    schedule, family = SCHEDULE, FAMILIES[None]
 
     def __init__(self, mixture: Mixture):
         self.mixture = mixture
