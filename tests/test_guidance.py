@@ -9,8 +9,8 @@ import torch
 
 from splat_esd.cameras import orbit_cameras
 from splat_esd.config.schema import GuidanceConfig, LoraConfig, PerpNegConfig
-from splat_esd.diffusion.loading import load_prior
 from splat_esd.diffusion.families import FAMILIES
+from splat_esd.diffusion.loading import load_prior
 from splat_esd.diffusion.lora import Phi, camera_vector
 from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.prompts import PromptBook

@@ -168,7 +168,12 @@ def main(asked: RehearseArguments) -> None:
 
 
 @torch.no_grad()
-def random_prior(kind: str, device: torch.device, dtype: torch.dtype) -> RandomPrior:
+def random_prior(
+    kind: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    cls: type[RandomPrior] = RandomPrior,
+) -> RandomPrior:
     """Makes a prior of the published shapes, its weights small random numbers."""
     import diffusers
 
@@ -178,7 +183,7 @@ def random_prior(kind: str, device: torch.device, dtype: torch.dtype) -> RandomP
     latents = {"latent_channels": shape["in_channels"] // family.latents.patch**2}
     path = Schedule.linear(1000, 3.0) if flow else None
     path = path or Schedule.variance_preserving(torch.cumprod(1 - _BETAS, 0))
-    return RandomPrior(
+    return cls(
         schedule=path.to(device),
         denoiser=_filled(getattr(diffusers, family.denoiser[1]), shape, device, dtype),
         vae=_filled(getattr(diffusers, family.vae), VAE | latents, device, torch.float32),

@@ -140,6 +140,10 @@ def _doctor(asked: DoctorArguments) -> int:
         from splat_esd.cli.doctor_run import examine_run
 
         return examine_run(asked.run[0])
+    if asked.prior is not None:
+        from splat_esd.cli.doctor_prior import examine_prior
+
+        return examine_prior(asked)
     from splat_esd.cli.doctor import examine
 
     return examine()

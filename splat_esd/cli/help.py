@@ -5,6 +5,7 @@ from splat_esd.config.commands import (
     BenchRasterArguments,
     BenchRefineArguments,
     BenchStepArguments,
+    DoctorArguments,
     EvaluateArguments,
     RehearseArguments,
     ToyArguments,
@@ -176,11 +177,14 @@ Lists what the built-in prior knows: toys, colours, things to wear. For anything
 {help_table(ToysArguments)}
 """
 
-DOCTOR = """\
-splat-esd doctor [RUN]
+DOCTOR = f"""\
+splat-esd doctor [RUN] [prior=NAME]
 
 Checks what this machine can run, and what is missing for the rest. Uses no network.
 With the folder of a run: what it is, whether it can be continued, and why not; changes nothing.
+With prior=sd15 or another large one: the memory that a step with it needs, before it is downloaded.
+
+{help_table(DoctorArguments)}
 """
 
 REHEARSE = f"""\

@@ -88,13 +88,20 @@ class ToysArguments(Arguments):
     )
 
 
+LargePrior = Literal["sd15", "sd21", "sdxl", "sd35", "flux2_klein"]
+
+
 class DoctorArguments(Arguments):
-    """splat-esd doctor [RUN]"""
+    """splat-esd doctor [RUN] [prior=NAME]"""
 
     WORDS: ClassVar[str] = "run"
     run: Annotated[tuple[UserPath, ...], Field(max_length=1)] = key(
         (), "Folder of a run: what it is, and whether it can be continued."
     )
+    prior: LargePrior | None = key(None, "A large prior, whose memory is estimated.")
+    size: Annotated[int, within("[16, 2048]")] = key(512, "Side of its pictures, in pixels.")
+    views: Count = key(4, "Views at each step.")
+    dtype: Literal["auto", "fp32", "bf16"] = key("auto", "As prior.dtype.")
 
 
 class BenchRasterArguments(Arguments):
@@ -145,7 +152,7 @@ class BenchRefineArguments(Arguments):
 class RehearseArguments(Arguments):
     """splat-esd rehearse"""
 
-    prior: Literal["sd15", "sd21", "sdxl", "sd35", "flux2_klein"] = key("sd15", "Whose shapes.")
+    prior: LargePrior = key("sd15", "Whose shapes.")
     size: Annotated[int, within("[16, 2048]")] = key(512, "Side of the pictures, in pixels.")
     views: Count = key(4, "Views at each step.")
     steps: Count = key(2, "Steps to make.")

@@ -77,13 +77,14 @@ def read_unet(part: Path, config: dict[str, Any], dtype: torch.dtype) -> Any:
             name = name.replace(old, new)
         state[_TRUNK + name.removeprefix(_TRUNK)] = value
     with torch.device("meta"):
-        unet = UNet2DConditionModel(**shape)
+        unet: Any = UNet2DConditionModel(**shape)
     converted = convert_ldm_unet_checkpoint(state, shape)
     lacking = set(unet.state_dict()) - set(converted)
     if lacking:
         raise ValueError(f"its weights lack {len(lacking)} tensors, {min(lacking)} for one.")
     unet.load_state_dict(converted, assign=True)
-    attend_across_views(unet.to(dtype))
+    unet.to(dtype)
+    attend_across_views(unet)
     return unet
 
 
