@@ -1,4 +1,4 @@
-"""The names that Stable Diffusion's training code gave to a UNet's tensors, from diffusers'."""
+"""The names that Stable Diffusion's training code gave to its tensors, from those in diffusers."""
 
 import re
 
@@ -51,3 +51,48 @@ def _inside(name: str) -> str:
     for new, old in _INSIDE.items():
         name = re.sub(rf"\.{new}\.", f".{old}.", name)
     return name
+
+
+def ldm_checkpoint(unet, vae, text_encoder, layers: int) -> dict:
+    """Returns a Stable Diffusion 1 as one table of tensors, named as its checkpoints are."""
+    state = unet.state_dict()
+    table = {
+        f"model.diffusion_model.{ldm_names(list(state), layers)[n]}": v for n, v in state.items()
+    }
+    levels = len(vae.config.block_out_channels)
+    for name, value in vae.state_dict().items():
+        table[f"first_stage_model.{_ldm_vae_name(name, levels)}"] = _as_convolution(name, value)
+    for name, value in text_encoder.state_dict().items():
+        prefix = "" if name.startswith("text_model.") else "text_model."
+        table[f"cond_stage_model.transformer.{prefix}{name}"] = value
+    return {name: value.contiguous() for name, value in table.items()}
+
+
+def _ldm_vae_name(name: str, levels: int) -> str:
+    up = re.match(r"decoder\.up_blocks\.(\d+)\.", name)
+    if up:  # counted from the other end
+        name = name.replace(up[0], f"decoder.up.{levels - 1 - int(up[1])}.")
+    for new, old in {
+        "down_blocks": "down",
+        "resnets": "block",
+        "downsamplers.0": "downsample",
+        "upsamplers.0": "upsample",
+        "conv_shortcut": "nin_shortcut",
+        "conv_norm_out": "norm_out",
+        "mid_block.block.0": "mid.block_1",
+        "mid_block.block.1": "mid.block_2",
+        "mid_block.attentions.0": "mid.attn_1",
+        "group_norm": "norm",
+        "to_out.0": "proj_out",
+        "to_q": "q",
+        "to_k": "k",
+        "to_v": "v",
+    }.items():
+        name = name.replace(new, old)
+    return name
+
+
+def _as_convolution(name: str, value):
+    """Gives attention's matrices the two dimensions of one pixel that they had."""
+    matrix = "attentions" in name and value.ndim == 2
+    return value[:, :, None, None] if matrix else value

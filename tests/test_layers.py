@@ -43,7 +43,7 @@ MUST_NOT_KNOW = {
 # Every library that the package imports, and the only modules that may.
 DOORS = {
     "diffusers": {"diffusion.loading", "diffusion.lora", "diffusion.adapters"}
-    | {"diffusion.multiview"}
+    | {"diffusion.multiview", "diffusion.single_file"}
     | {"bench.rehearse"}
     | {"zoo.prior.models", "zoo.prior.history"}
     | {"zoo.judge.evaluate_prior"},
@@ -73,6 +73,7 @@ DOORS = {
         "zoo.judge.train",
         "diffusion.adapters",
         "diffusion.locate",
+        "diffusion.single_file",
     },
     "imageio_ffmpeg": {"export.turntable", "cli.doctor"},
     "PIL": {"export.turntable", "mesh.textured", "study.job", "study.sheet"}

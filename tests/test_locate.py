@@ -99,9 +99,6 @@ def test_a_lone_file_is_told_for_what_it_is(tmp_path):
         with pytest.raises(UsageError, match=r"a LoRA and no model; prior\.lora=.*style"):
             locate(str(source), (), None)
     (tmp_path / "style.safetensors").unlink()
-    save_file({"model.diffusion_model.a": torch.zeros(2)}, tmp_path / "mix.safetensors")
-    with pytest.raises(UsageError, match=r"in one file.*from_single_file"):
-        locate(str(tmp_path), (), None)
     (tmp_path / "old.ckpt").write_bytes(b"")
     with pytest.raises(UsageError, match="can run code"):
         locate(str(tmp_path / "old.ckpt"), (), None)

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from splat_esd.diffusion.single_file import unpack
 from splat_esd.errors import EnvironmentProblem, UsageError
 
 FP16 = "fp16"  # the variant that some repositories hold instead of the plain weights
@@ -16,8 +17,11 @@ _PARTS_WITH_WEIGHTS = ("unet", "transformer", "vae", "text_encoder")
 
 def locate(source: str, mirrors: tuple[str, ...], revision: str | None) -> tuple[Path, str, str]:
     """Finds the folder of a prior: a local folder, the hub's cache, then the hub itself; a copy
-    that lacks a part does not count.
+    that lacks a part does not count. A checkpoint in one file is made a folder of first.
 
+    Arguments:
+        mirrors: Hub ids to look for after `source`; if that is a file, those of the model whose
+            configuration it needs.
     Returns:
         The folder, the name under which it was found, and the hub's commit ("" for a folder).
     Raises:
@@ -25,11 +29,13 @@ def locate(source: str, mirrors: tuple[str, ...], revision: str | None) -> tuple
         EnvironmentProblem: If no copy is whole, and none can be fetched.
     """
     path = Path(source)
+    lone = path if path.is_file() else _lone_file(path)
+    if lone is not None:
+        _check_file(lone)
+        return unpack(lone, mirrors, _configuration), source, ""
     if path.is_dir():
         _check_folder(path)
         return path, source, ""
-    if path.is_file():
-        raise UsageError(f"prior.path: {path} is {_of_a_file(path)}")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
         raise UsageError(f"prior.path: {source} is neither a folder nor a hub id like owner/name.")
     names = [source, *mirrors]
@@ -123,33 +129,57 @@ def _check_folder(folder: Path) -> None:
                 "names; copy or download these too."
             )
         return
-    files = sorted(folder.glob("*.safetensors"))
-    if len(files) == 1:
-        raise UsageError(f"prior.path: {folder} holds {files[0].name}: {_of_a_file(files[0])}")
     raise UsageError(
         f"prior.path: {folder} has no model_index.json; expected a folder in diffusers' layout "
         "(unet, text_encoder, tokenizer, scheduler and, for latent priors, vae)."
     )
 
 
-def _of_a_file(path: Path) -> str:
-    """Says what a lone file is, and the way out."""
+def _lone_file(folder: Path) -> Path | None:
+    """Returns the only .safetensors of a folder that is no pipeline."""
+    files = sorted(folder.glob("*.safetensors"))
+    there = (folder / "model_index.json").is_file()
+    return files[0] if len(files) == 1 and not there else None
+
+
+def _check_file(path: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     if path.suffix.lower() in (".ckpt", ".pt", ".pth", ".bin"):
-        return "a checkpoint that can run code when it is read; take its .safetensors."
+        raise UsageError(
+            f"prior.path: {path} is a checkpoint that can run code when it is read; take its "
+            ".safetensors."
+        )
     try:
         with safe_open(path, "pt") as file:
             names = list(file.keys())
     except (SafetensorError, OSError):
-        return "no model; expected a folder in diffusers' layout."
+        raise UsageError(
+            f"prior.path: {path} is no model; expected a folder in diffusers' layout, or a "
+            "checkpoint in one .safetensors."
+        ) from None
     if any("lora" in name for name in names):
-        return f"a LoRA and no model; prior.lora={path} beside the prior that it was made for."
-    return (
-        "a checkpoint in one file; make a folder of it with diffusers: "
-        f"StableDiffusionPipeline.from_single_file({str(path)!r}).save_pretrained('FOLDER'), then "
-        "prior.path=FOLDER."
-    )
+        raise UsageError(
+            f"prior.path: {path} is a LoRA and no model; prior.lora={path} beside the prior that "
+            "it was made for."
+        )
+
+
+def _configuration(name: str) -> Path | None:
+    """Returns a folder with a repository's configuration and tokenizer, without its weights."""
+    from huggingface_hub import snapshot_download
+
+    for online in (False, True):
+        if online and not _hub_answers():
+            continue
+        try:
+            local = {"local_files_only": not online, "allow_patterns": _FILES}
+            folder = Path(snapshot_download(name, **local))
+        except (OSError, ValueError):
+            continue
+        if (folder / "model_index.json").is_file():
+            return folder
+    return None
 
 
 def _hub_answers() -> bool:

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -37,7 +38,9 @@ def choose_device(config: Config) -> tuple[torch.device, str]:
 def open_prior(config: Config, device: torch.device) -> Prior:
     """Loads the prior that the configuration names: a path, the embedded zoo, or a hub id."""
     settings = config.prior
-    source, *mirrors = [settings.path] if settings.path else list(settings.mirrors) or [_embedded()]
+    source, *mirrors = [p for p in (settings.path, *settings.mirrors) if p] or [_embedded()]
+    if settings.path and not Path(settings.path).exists():
+        mirrors = []  # another model than the one that was asked for is none
     prior = load_prior(
         source,
         mirrors=tuple(mirrors),

@@ -26,11 +26,10 @@ from splat_esd.zoo.world.primitives import Part
 from splat_esd.zoo.world.render import SUN, render_parts
 
 SHARD = 500  # photos rendered by one process before it says so
-# Plain toys are what people ask for most.
-KINDS = {(False, False): 0.4, (True, False): 0.2, (False, True): 0.2, (True, True): 0.2}
+KINDS = {(False, False): 0.25, (True, False): 0.2, (False, True): 0.25, (True, True): 0.3}
 _UNDYED = 0.2  # accessories in their natural colours
 ABOVE = (62.0, 85.0)  # elevation of photos from above, degrees
-NAMED = {"front": 0.5, "side": 0.5, "back": 0.5, "overhead": 0.6}  # captions that name the view
+NAMED = {"front": 0.2, "side": 0.6, "back": 0.6, "overhead": 0.6}  # captions that name the view
 
 
 @dataclass(frozen=True)
