@@ -130,6 +130,8 @@ class CameraDistribution:
         width, height: Image size in pixels.
         progressive_until: Share of the run while the azimuths spread out from the front.
         front: Azimuth of the front, in radians.
+        growth: (until, side): the image's width and height up to that share of the run, in order;
+            after the last one they are as above.
         together: Views of one elevation, distance and field of view, equally far apart around; the
             batch is a whole number of such groups.
     Raises:
@@ -145,6 +147,7 @@ class CameraDistribution:
     progressive_until: float = 0.0
     front: float = 0.0
     together: int = 1
+    growth: tuple[tuple[float, int], ...] = ()
 
     def __post_init__(self) -> None:
         half = math.pi / 2
@@ -180,9 +183,14 @@ class CameraDistribution:
         return orbit_cameras(
             self.front + 2 * math.pi * (self._reach(progress) * around % 1),
             *drawn,
-            width=self.width,
-            height=self.height,
+            **self._size(progress),
         )
+
+    def _size(self, progress: float) -> dict[str, int]:
+        for until, side in self.growth:
+            if progress < until:
+                return {"width": side, "height": side}
+        return {"width": self.width, "height": self.height}
 
     def _reach(self, progress: float) -> float:
         if progress >= self.progressive_until or self.together > 1:

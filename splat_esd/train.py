@@ -134,6 +134,7 @@ def make_run(config: Config, prior: Prior) -> Run:
             progressive_until=views.progressive_until,
             front=math.radians(config.init.front),
             together=prior.together,
+            growth=tuple((u, prior.side_at(share)) for u, share in config.prior.growth),
         ),
         background=BackgroundDistribution(
             views.background.color, views.background.random_probability

@@ -200,3 +200,15 @@ def test_a_coin_may_be_certain(probability, all_fixed):
         100, torch.Generator().manual_seed(0)
     )
     assert (colors == 1).all(1).any() == all_fixed
+
+
+def test_pictures_grow_at_the_shares_of_the_run_that_were_asked_for():
+    grows = distribution(growth=((0.1, 16), (0.5, 32)))
+    generator = torch.Generator().manual_seed(0)
+    sides = [grows.sample(generator, progress).width for progress in (0.0, 0.09, 0.1, 0.5, 1.0)]
+    assert sides == [16, 16, 32, 64, 64]
+    small, large = (
+        distribution(growth=g).sample(torch.Generator().manual_seed(1)) for g in (((1.1, 16),), ())
+    )
+    assert torch.equal(small.viewmats, large.viewmats)
+    torch.testing.assert_close(small.Ks[:, :2], large.Ks[:, :2] / 4)

@@ -9,6 +9,7 @@ import torch
 
 from splat_esd.config.load import load_config
 from splat_esd.diffusion.loading import load_prior
+from splat_esd.diffusion.prior import Prior
 from splat_esd.errors import UsageError
 from splat_esd.runs.generate import generate
 
@@ -200,6 +201,20 @@ def test_the_whole_program_runs_on_every_family(kind, request, tmp_path):
         whole / "splat.ply"
     ).read_bytes()
     assert (whole / "splat.ply").stat().st_size > 1000
+
+
+def test_a_young_run_shows_the_prior_smaller_pictures(tiny_sd, tmp_path, monkeypatch):
+    sides, encode = [], Prior.encode_images
+
+    def noted(self, rgb):
+        sides.append(rgb.shape[1])
+        return encode(self, rgb)
+
+    monkeypatch.setattr(Prior, "encode_images", noted)
+    options = ["prior=sd15", f"prior.path={tiny_sd}", "prior.growth=[[0.3,0.5]]", "steps=4"]
+    more = ["device=cpu", "init.count=50", "export.formats=[ply]", f"out={tmp_path}", "seed=1"]
+    generate(load_config(["prompt=a cat", "quality=draft", *options, *more]))
+    assert sides == [8, 8, 16, 16]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -70,6 +71,8 @@ def markdown() -> str:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             said = " ".join((kind.__doc__ or "").split())
             parts.append(_section(f"{name}", said + _choices(name), list(keys(kind, f"{name}."))))
+            if name == "prior":
+                parts.append(_recipes())
     return "\n".join(parts)
 
 
@@ -83,6 +86,18 @@ def _section(title: str, said: str, rows: list[tuple[str, FieldInfo]]) -> str:
         lines.append(
             f"| `{name}` | {default} | {(field.description or '').replace('|', '&#124;')} |"
         )
+    return "\n".join(lines) + "\n"
+
+
+def _recipes() -> str:
+    """Returns what the large priors set, each number beside where it is from: the files' comments."""
+    lines = ["### What a prior sets, and from where", "", "| file | key | value | from |"]
+    lines.append("|---|---|---|---|")
+    for file in sorted((CONF / "prior").glob("*.yaml")):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            found = re.fullmatch(r"(\w+): (.+?)\s+# (.+)", line)
+            if found:
+                lines.append("| `{}` | `{}` | `{}` | {} |".format(file.stem, *found.groups()))
     return "\n".join(lines) + "\n"
 
 

@@ -127,6 +127,9 @@ class PriorConfig(FrozenSection):
     size: Annotated[int, within("[16, 2048]")] | None = key(
         None, "Side of the pictures it is shown, in pixels; null: as it was trained."
     )
+    growth: tuple[tuple[Unit, Unit], ...] = key(
+        (), "Smaller pictures in a young run: [until this share of it, this share of size], ..."
+    )
     dtype: Literal["auto", "fp32", "bf16"] = key(
         "auto",
         "auto (bf16 on a GPU or a processor with instructions for it, else fp32) | fp32 | bf16",

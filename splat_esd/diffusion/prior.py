@@ -79,6 +79,10 @@ class Prior:
         trained = getattr(self.denoiser.config, "sample_size", None)
         return self.size or (trained * self._factor if trained else UNSAID)
 
+    def side_at(self, share: float) -> int:
+        """Returns a share of `image_size` that is a whole number of latents."""
+        return max(1, round(share * self.image_size / self._factor)) * self._factor
+
     @property
     def _factor(self) -> int:
         if self.vae is None:
