@@ -90,12 +90,12 @@ def _section(title: str, said: str, rows: list[tuple[str, FieldInfo]]) -> str:
 
 
 def _recipes() -> str:
-    """Returns what the large priors set, each number beside where it is from: the files' comments."""
+    """Returns what the large priors set and where it is from, which their files say beside it."""
     lines = ["### What a prior sets, and from where", "", "| file | key | value | from |"]
     lines.append("|---|---|---|---|")
     for file in sorted((CONF / "prior").glob("*.yaml")):
         for line in file.read_text(encoding="utf-8").splitlines():
-            found = re.fullmatch(r"(\w+): (.+?)\s+# (.+)", line)
+            found = re.fullmatch(r"(\w+): (\S.*?)\s+# (.+)", line)
             if found:
                 lines.append("| `{}` | `{}` | `{}` | {} |".format(file.stem, *found.groups()))
     return "\n".join(lines) + "\n"
