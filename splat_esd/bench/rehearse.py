@@ -131,6 +131,7 @@ def main(asked: RehearseArguments) -> None:
             "prompt=a corgi", f"prior={asked.prior}", f"prior.size={asked.size}", "steps=1000",
             f"prior.memory={asked.memory}", f"cameras.batch_size={asked.views}",
             f"device={asked.device}", f"prior.dtype={asked.dtype}", "processes=1",
+            "prior.growth=[]",
         ]
     )  # fmt: skip
     device, _ = choose_device(config)
@@ -177,6 +178,7 @@ def random_prior(
     """Makes a prior of the published shapes, its weights small random numbers."""
     import diffusers
 
+    diffusers.utils.logging.set_verbosity_error()
     name, shape, _ = SHAPES[kind]
     family = FAMILIES[name]
     flow = family.prediction == "flow"

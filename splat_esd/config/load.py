@@ -281,9 +281,10 @@ def cached_mirror(choice: str) -> str | None:
     """Returns the hub id under which a prior's weights lie in the hub's local cache, or None."""
     from huggingface_hub import try_to_load_from_cache
 
-    weights = "unet/diffusion_pytorch_model.safetensors"
+    endings = ("safetensors", "fp16.safetensors", "safetensors.index.json", "bin")
+    weights = [f"{p}/diffusion_pytorch_model.{e}" for p in ("unet", "transformer") for e in endings]
     for mirror in compose({"prior": choice})["prior"].get("mirrors", ()):
-        if isinstance(try_to_load_from_cache(mirror, weights), str):
+        if any(isinstance(try_to_load_from_cache(mirror, name), str) for name in weights):
             return mirror
     return None
 

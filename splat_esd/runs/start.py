@@ -68,7 +68,7 @@ def warn_of_stable_diffusion(config: Config, device: torch.device) -> None:
     name = config.prior.name
     if device.type != "cpu" or name == "zoo" or config.prior.path is not None:
         return
-    fetched = "" if cached_mirror(name) else " and fetches about 5 GB first"
+    fetched = "" if cached_mirror(name) else " and fetches gigabytes first"
     console.warn(
         f"prior={name} without a CUDA GPU takes minutes a step{fetched}; Ctrl-C stops it, and "
         "prior=zoo is made for this machine."
