@@ -62,6 +62,7 @@ DOORS = {
     "jinja2": {"study.report"},
     "joblib": {"study.launch", "bench.machine"},
     "submitit": {"study.launch"},
+    "ray": {"study.on_ray"},
     "hydra": {"config.overrides"},
     "omegaconf": {"config.overrides"},
     "yaml": {"config.yaml_file", "config.load"},

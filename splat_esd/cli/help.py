@@ -21,7 +21,7 @@ from splat_esd.config.refine import SHARE, STRENGTH
 
 _STUDY_KEYS = (
     "prompts", "methods", "seeds", "common", "out", "processes", "shard", "launcher", "submitit",
-    "classifier", "clip",
+    "ray", "classifier", "clip",
 )  # fmt: skip
 _MAIN_KEYS = (
     "negative_prompt", "seed", "seeds", "keep", "device", "out", "resume",

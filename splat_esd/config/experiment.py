@@ -114,13 +114,19 @@ class Experiment(BaseModel):
     shard: Annotated[str, AfterValidator(_one_of)] | None = key(
         None, "K/N: the K-th of N parts of the runs; all parts may share one folder."
     )
-    launcher: Literal["joblib", "submitit"] = key(
-        "joblib", "joblib: processes of this machine | submitit: jobs of a Slurm cluster"
+    launcher: Literal["joblib", "submitit", "ray"] = key(
+        "joblib",
+        "joblib: processes of this machine | submitit: jobs of Slurm | ray: tasks of a Ray cluster",
     )
     submitit: dict[str, str | int | float | bool | None] = key(
         {},
         "submitit.KEY=VALUE: cluster (slurm | local) and what submitit's AutoExecutor takes: "
         "gpus_per_node=1, timeout_min=120, slurm_partition=gpu, ...",
+    )
+    ray: dict[str, str | int | float | bool | None] = key(
+        {},
+        "ray.KEY=VALUE: address (of a cluster; without it one is started here) and what a Ray task "
+        "takes: num_cpus=4, num_gpus=1, ...",
     )
     classifier: UserPath | None = key(
         None, "Image classifier for runs of other priors than the zoo's (folder)."

@@ -76,7 +76,7 @@ def _check_settings(experiment: Experiment, given: Sequence[str]) -> None:
         if key in OWN:
             raise ConfigError(f"{key} is not for a method to set; a study gives it to each run.")
     chosen = [setting for setting in given if setting.startswith("prior=")]
-    if experiment.launcher == "submitit" and chosen[-1:] in ([], ["prior=auto"]):
+    if experiment.launcher != "joblib" and chosen[-1:] in ([], ["prior=auto"]):
         raise ConfigError(
             "name the prior (common: [prior=sd21]): where jobs run may be another machine, with "
             "another GPU, than the one that would choose."

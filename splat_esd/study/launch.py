@@ -1,4 +1,4 @@
-"""Where cells run: in processes of this machine (joblib), or as jobs of a cluster (submitit)."""
+"""Where cells run: in processes of this machine (joblib), or on a cluster (submitit, ray)."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -11,6 +11,7 @@ from splat_esd.config.experiment import LAUNCHER_KEYS, Experiment
 from splat_esd.errors import UsageError
 from splat_esd.study.experiment import Cell
 from splat_esd.study.job import Worker, is_done
+from splat_esd.study.on_ray import run_on_ray
 
 MEMORY = 3 * 2**30  # that a run of the embedded prior and its evaluation may take, in bytes
 KILLED = "its process was killed, as happens when memory runs out; log.txt may say more."
@@ -21,11 +22,13 @@ def launch(cells: Sequence[Cell], experiment: Experiment) -> Iterator[Ended]:
     """Runs cells and yields each one when it ends; a failure stops no other.
 
     Raises:
-        UsageError: If submitit is not there or does not take its settings.
+        UsageError: If submitit or ray is not there or does not take its settings.
         KeyboardInterrupt: After Ctrl-C; what was computed is kept.
     """
     if experiment.launcher == "submitit":
         return _submit(cells, experiment)
+    if experiment.launcher == "ray":
+        return run_on_ray(cells, experiment)
     return _start(cells, experiment)
 
 

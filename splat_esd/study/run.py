@@ -182,6 +182,8 @@ def _with_a_line_for_each_run(results: Mapping[str, Any]) -> str:
 def _introduce(path: Path, experiment: Experiment, count: int, todo: int) -> None:
     sizes = (len(experiment.prompts), len(experiment.methods), len(experiment.seeds))
     where = f"submitit, {experiment.submitit.get('cluster') or 'slurm'}"
+    if experiment.launcher == "ray":
+        where = f"ray, {experiment.ray.get('address') or 'a cluster of this machine'}"
     if experiment.launcher == "joblib":
         at_once = processes(experiment, max(1, todo))
         where = f"{at_once} at once, {max(1, cores() // at_once)} threads each"
