@@ -103,7 +103,7 @@ def _view(asked: ViewArguments) -> None:
     from splat_esd.formats.find import splat_file
 
     source = splat_file(asked.source[0])
-    from splat_esd.cli.outcome import open_in_browser
+    from splat_esd.browser import open_in_browser
     from splat_esd.console import note
     from splat_esd.export.live_viewer import view
 
