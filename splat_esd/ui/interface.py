@@ -64,7 +64,7 @@ def make(desk: Desk, wish: Mapping[str, Any]) -> dict[str, Any]:
         return {"run": _name(desk, made), "said": said}
     folder, continued = open_run_folder(with_seed(config))
     desk.queue.add(folder.path)
-    said = "an interrupted run of these settings goes on." if continued else ""
+    said = "a run of these settings that was not finished goes on." if continued else ""
     return {"run": _name(desk, folder.path), "said": said}
 
 
