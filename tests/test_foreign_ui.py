@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -190,6 +191,23 @@ def test_a_run_is_asked_for_by_return_watched_stopped_and_continued(tmp_path, se
     assert (red > 200, green < 200, blue < 100, alpha) == (True, True, True, 255)
     (folder,) = desk.out.glob("a-red-fox/*")
     assert (folder / "signals").read_text() == "x"
+
+
+def test_what_has_just_been_made_is_shown(server, desk):
+    def work() -> None:
+        until(lambda: desk.queue.running is not None, 60)
+        (desk.queue.running / "viewer.html").write_text("made")
+        time.sleep(2.5)  # long enough to be seen at work
+        (desk.queue.running / "end").touch()
+
+    threading.Thread(target=work, daemon=True).start()
+    ends = """(async () => {
+      while (!document.querySelector("iframe")) await new Promise((done) => setTimeout(done, 50));
+      return document.getElementById("shown-title").textContent;
+    })()"""
+    submit = "document.getElementById('form').requestSubmit()"
+    (_, _, title) = seen(server, TYPE % '"a red fox"', submit, ends)["returned"]
+    assert title.startswith("a red fox \u00b7 seed 0")
 
 
 def test_a_finished_run_offers_its_files_and_its_viewer(server):

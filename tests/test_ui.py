@@ -68,7 +68,15 @@ def statuses(server: PageServer) -> dict[str, str]:
 def test_the_page_and_its_parts_are_served_to_this_machine(server):
     assert server.server_address[0] == "127.0.0.1"
     host = server.url.removeprefix("http://")
-    for path in ("/", "/page.css", "/page.js", "/words.js", "/api/about", "/api/state"):
+    for path in (
+        "/",
+        "/page.css",
+        "/page.js",
+        "/parts.js",
+        "/words.js",
+        "/api/about",
+        "/api/state",
+    ):
         assert asked(server, path)[0] == 200, path
         assert asked(server, path, Host=host.replace("127.0.0.1", "localhost"))[0] == 200
         assert asked(server, path, Origin=server.url)[0] == 200

@@ -19,12 +19,8 @@ from splat_esd.ui.gallery import TYPES, file_of
 from splat_esd.ui.interface import GET, POST, Desk
 
 RUNS = "/runs/"
-_PAGE = {
-    "/": ("page.html", "text/html; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/words.js": ("words.js", "text/javascript; charset=utf-8"),
-}
+_PAGE = {"/": "page.html"} | {f"/{n}": n for n in ("page.css", "page.js", "parts.js", "words.js")}
+_KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -109,8 +105,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _get(self, path: str) -> None:
         if path in _PAGE:
-            name, kind = _PAGE[path]
-            self._send(200, (Path(__file__).parent / name).read_bytes(), kind, policy=_POLICY)
+            file = Path(__file__).parent / "page" / _PAGE[path]
+            self._send(200, file.read_bytes(), f"{_KINDS[file.suffix]}; charset=utf-8", _POLICY)
         elif path in GET:
             self._json(200, GET[path](self.server.desk))
         elif path.startswith(RUNS):

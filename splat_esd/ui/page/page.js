@@ -1,23 +1,10 @@
 // The page: a form that asks, a queue, what grows now, what was made. It polls the server's state.
+import { ask, make, size, square, STATUS } from "/parts.js";
 import { words } from "/words.js";
 
 const $ = (id) => document.getElementById(id);
 const about = await ask("/api/about");
 let shown = null, drawn = "", latest = { now: [], waiting: [], runs: [] };
-
-// Text is only ever set as text: a prompt is no HTML.
-function make(tag, parent, properties = {}, ...attributes) {
-  const element = Object.assign(document.createElement(tag), properties);
-  for (const [name, value] of attributes) element.setAttribute(name, value);
-  parent?.append(element);
-  return element;
-}
-
-async function ask(address, wish) {
-  const post = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(wish) };
-  const answer = await fetch(address, wish && post);
-  return answer.json();
-}
 
 function wish() {
   const told = { prompt: $("prompt").value, quality: $("quality").value, prior: $("prior").value };
@@ -78,22 +65,7 @@ function form() {
   });
 }
 
-// A square of a picture on a canvas: the first frame of a turntable, or a tile of a preview, whose
-// rows are colour, depth, alpha, colour, depth, alpha.
-function square(canvas, address, is_preview, tile = [0, 0], place = [0, 0, 1]) {
-  const image = new Image(), [x, y, share] = place;
-  image.onload = () => {
-    const side = is_preview ? image.width / 6 : image.width;
-    const from = [tile[0] * side, (tile[1] * image.height) / 2];
-    const [left, top, wide] = [x * canvas.width, y * canvas.height, share * canvas.width];
-    canvas.getContext("2d").drawImage(image, ...from, side, side, left, top, wide, wide);
-  };
-  image.src = address;
-}
-
 const method = (run) => `${run.quality}, ${run.guidance}${run.lambda === null ? "" : ` \u03bb ${run.lambda}`}, CFG ${run.cfg}`;
-const STATUS = { new: "not started" };
-
 function button(parent, text, act, label = text) {
   const made = make("button", parent, { type: "button", textContent: text }, ["aria-label", label]);
   made.onclick = async () => {
@@ -152,33 +124,41 @@ function begun(run) {
   return box;
 }
 
+const cards = new Map();
+
 function gallery({ runs }) {
   const focused = document.activeElement?.dataset.run;
-  $("gallery").replaceChildren();
-  for (const run of runs) {
-    const card = make("button", make("li", $("gallery")), { type: "button", className: "card" }, ["aria-pressed", run.run === shown]);
-    card.dataset.run = run.run;
-    const canvas = make("canvas", card, { width: 256, height: 256 }, ["aria-hidden", "true"]);
-    const picture = run.picture ?? run.preview;
-    if (picture) square(canvas, run.address + picture, !run.picture);
-    make("span", card, { textContent: run.prompt });
-    make("span", card, { className: "small", textContent: `seed ${run.seed} \u00b7 ${run.quality}` });
-    make("span", card, { className: `status ${run.status}`, textContent: STATUS[run.status] ?? run.status });
-    card.onclick = () => show(run.run);
-    if (run.run === focused) card.focus();
-  }
+  const lines = runs.map((run) => {
+    const told = JSON.stringify(run);
+    if (cards.get(run.run)?.told !== told) cards.set(run.run, { told, line: card(run) });
+    return cards.get(run.run).line;
+  });
+  $("gallery").replaceChildren(...lines);
+  lines.find((line) => line.firstChild.dataset.run === focused)?.firstChild.focus();
   if (!runs.length) make("li", $("gallery"), { className: "small", textContent: "Nothing was made here yet." });
 }
 
-function size(bytes) {
-  return bytes < 1e6 ? `${Math.max(1, Math.round(bytes / 1e3))} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
+function card(run) {
+  const line = make("li"), pressed = ["aria-pressed", run.run === shown];
+  const made = make("button", line, { type: "button", className: "card" }, pressed);
+  made.dataset.run = run.run;
+  const canvas = make("canvas", made, { width: 256, height: 256 }, ["aria-hidden", "true"]);
+  const picture = run.picture ?? run.preview;
+  if (picture) square(canvas, run.address + picture, !run.picture);
+  make("span", made, { textContent: run.prompt });
+  make("span", made, { className: "small", textContent: `seed ${run.seed} \u00b7 ${run.quality}` });
+  make("span", made, { className: `status ${run.status}`, textContent: STATUS[run.status] ?? run.status });
+  made.onclick = () => {
+    show(run.run);
+    $("shown").scrollIntoView({ block: "nearest" });
+  };
+  return line;
 }
 
 function show(name) {
   shown = name;
   for (const card of document.querySelectorAll(".card")) card.setAttribute("aria-pressed", card.dataset.run === name);
   details();
-  $("shown").scrollIntoView({ block: "nearest" });
 }
 
 // Rebuilt only when the run it shows has changed: a splat that is being turned is left alone.
@@ -219,7 +199,9 @@ async function poll() {
     const found = await ask("/api/state");
     if (mine !== polls) return;  // a newer answer is on its way
     const runs = JSON.stringify(found.runs), ahead = JSON.stringify([found.waiting, found.now.map(({ run, stopping }) => [run, stopping])]);
+    const ended = latest.now.find(({ run }) => found.runs.some((one) => one.run === run && one.status === "finished"));
     latest = found;
+    if (ended && !shown) show(ended.run);
     running(found);
     if (runs + ahead !== before) {
       queue(found);
