@@ -183,6 +183,8 @@ def test_an_unknown_word_is_answered_with_the_programs_own_message(server):
         ({"prompt": "a cat", "seed": "${oc.env:HOME}"}, "seed must be an integer"),
         ({"prompt": "a cat", "guidance.lambda": 2}, "guidance.lambda must lie in [0, 1], got 2"),
         ({"prompt": "a cat", "guidance.cfg_scale": -1}, "guidance.cfg_scale must lie in"),
+        ({"prompt": "a cat", "prior": "sd22"}, "did you mean prior=sd21?"),
+        ({"prompt": "a cat", "prior": "@/etc/passwd"}, "prior must be a section of keys"),
         ({"prompt": "a cat", "out": "/tmp"}, "unknown key out"),
         ({"prompt": "a cat\ud800"}, "prompt"),
     ],
@@ -291,6 +293,13 @@ def test_a_spoilt_run_fails_with_its_reason_and_holds_nothing_up(server, desk):
     (run,) = state(server)["runs"]
     assert run["status"] == "failed"
     assert "config.yaml: prompt is missing." in run["why"]
+
+
+def test_a_run_that_is_removed_meanwhile_is_left_out(server, desk, monkeypatch):
+    folder = made(desk.out, "a corgi", "r", "finished")
+    gone = desk.out / "a-cat" / "r"
+    monkeypatch.setattr("splat_esd.ui.interface.find_runs", lambda out: [gone, folder])
+    assert statuses(server) == {"a-corgi": "finished"}
 
 
 @pytest.mark.parametrize(

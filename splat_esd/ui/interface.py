@@ -1,6 +1,7 @@
 """What the page may ask its server, by address: one function each."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,10 @@ def about(desk: Desk) -> dict[str, Any]:
 def state(desk: Desk) -> dict[str, Any]:
     """Returns how all runs stand: those worked on, with their progress, and the gallery."""
     running, waiting = desk.queue.running, desk.queue.waiting
-    runs = [_told(desk, folder, running, waiting) for folder in find_runs(desk.out)]
+    runs = []
+    for folder in find_runs(desk.out):
+        with suppress(OSError):  # somebody removes it just now
+            runs.append(_told(desk, folder, running, waiting))
     now = [_going_on(desk, run, running) for run in runs if run["status"] == "running"]
     order = [_name(desk, folder) for folder in waiting]
     return {"now": now, "waiting": order, "runs": runs}

@@ -117,19 +117,18 @@ class Queue:
             log.write(f"{SIGN}{shlex.join(['splat-esd', f'resume={folder}'])}\n")
             log.flush()
             try:
-                command = self._command(folder)
-            except UsageError as error:  # somebody spoilt its settings: the gallery says so
-                log.write(f"error: {error}\n")
+                # In a session of its own: Ctrl-C in the terminal reaches the page's server alone,
+                # which passes it on once; two would tear a step apart.
+                return folder, subprocess.Popen(
+                    self._command(folder),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except (UsageError, OSError) as error:  # its settings are spoilt, or memory is full
+                log.write(f"error: {error}\n")  # which the gallery shows
                 return None
-            # In a session of its own: Ctrl-C in the terminal reaches the page's server alone,
-            # which passes it on once; two would tear a step apart.
-            return folder, subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
 
     def _interrupt(self) -> None:
         if self._running is None or self._stopping:

@@ -3,29 +3,33 @@
 import random
 import threading
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from splat_esd.config.commands import Seed
 from splat_esd.config.load import Config, choose_prior, load_config
 from splat_esd.config.reference import written
-from splat_esd.config.schema import FrozenSection, PriorConfig, Unit, Weight, key
+from splat_esd.config.schema import (
+    FrozenSection,
+    PriorConfig,
+    QualityConfig,
+    Unit,
+    Weight,
+    key,
+)
 from splat_esd.config.validation import validate
 from splat_esd.diffusion.vocabulary import check_prompt, read_vocabulary
 from splat_esd.paths import ASSETS
 
 _ONE_AT_A_TIME = threading.Lock()  # hydra keeps its state in globals
-_PRIORS = tuple(name for name in get_args(PriorConfig.model_fields["name"].annotation))
 
 
 class Wish(FrozenSection):
     """The fields of the form; one that is not sent is left to its default."""
 
     prompt: str = key("", "What to make.")
-    quality: Literal["draft", "normal", "high"] = key("normal", "How long it is worked on.")
+    quality: str = key("normal", "How long it is worked on.")
     seed: Seed | None = key(0, "Start of all randomness; null: pick one.")
-    prior: Literal["auto", "zoo", "sd15", "sd21", "sdxl", "sd35", "flux2_klein"] = key(
-        "auto", "Which prior."
-    )
+    prior: str = key("auto", "Which prior.")
     lam: Unit = key(0.5, "0 is VSD, more keeps views apart.", alias="guidance.lambda")
     cfg_scale: Weight = key(
         1.5, "Classifier-free guidance; not sent: the prior's.", alias="guidance.cfg_scale"
@@ -57,12 +61,14 @@ def choices() -> dict[str, Any]:
     """Returns what the form offers: known words by group, priors with their CFG, qualities."""
     known = read_vocabulary(ASSETS / "zoo")
     made = {
-        name: load_config(["prompt=a corgi", f"prior={name}"]) for name in _PRIORS if name != "auto"
+        name: load_config(["prompt=a corgi", f"prior={name}"])
+        for name in get_args(PriorConfig.model_fields["name"].annotation)
+        if name != "auto"
     }
     return {
         "words": {} if known is None else dict(known.groups),
         "prior": choose_prior(),
         "priors": {name: config.guidance.cfg_scale for name, config in made.items()},
-        "qualities": list(get_args(Wish.model_fields["quality"].annotation)),
+        "qualities": list(get_args(QualityConfig.model_fields["name"].annotation)),
         "lambda": made["zoo"].guidance.lam,
     }

@@ -58,7 +58,7 @@ function form() {
     checks += 1;  // an earlier answer is not of this wish
     const { problem, run, said } = await ask("/api/make", wish());
     complain(problem ?? "");
-    $("answer").textContent = said ?? "";
+    $("answer").textContent = problem ? "" : said || "It is in the queue.";
     if (problem) return $("prompt").focus();
     if (said) show(run);
     poll();
