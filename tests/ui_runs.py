@@ -22,7 +22,7 @@ tell = lambda status: (folder / "run.json").write_text(json.dumps({"status": sta
 def save(*_):
     with (folder / "signals").open("a") as file:
         file.write("x")
-    time.sleep(0.3)
+    time.sleep(0.8)
     tell("interrupted")
     sys.exit(130)
 signal.signal(signal.SIGINT, save)
