@@ -341,12 +341,12 @@ def test_progress_tells_step_time_left_work_and_the_newest_preview(tmp_path):
     assert found["preview"] == "previews/000020.png"
 
 
-def test_a_run_is_continued_from_its_folder_with_twenty_previews(tmp_path):
+def test_a_run_is_continued_from_its_folder_with_a_dozen_previews(tmp_path):
     folder = made(tmp_path, "a corgi", "r")
     command = run_command(folder)
     assert command[1:4] == ["-m", "splat_esd", f"resume={folder}"]
     config: Config = load_config(command[3:])
-    assert config.log.preview_every == 25 and config.resume == folder
+    assert config.log.preview_every == 41 and config.resume == folder
 
 
 def serve_and_stop(monkeypatch, desk: Desk, port: int) -> None:

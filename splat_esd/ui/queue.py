@@ -18,7 +18,7 @@ from splat_esd.runs.lock import holder
 
 LOG = "log.txt"
 SIGN = "$ "  # begins the line of a log that a new process writes below
-_PREVIEWS = 20  # of a whole run
+_PREVIEWS = 12  # of a whole run; viewer.html holds a splat for each
 _PATIENCE = 120.0  # seconds that a run may take to save itself
 
 

@@ -120,7 +120,7 @@ function begun(run) {
   make("progress", told, {}, ["aria-label", "steps done"]);
   make("p", told, { className: "step" });
   make("p", told, { className: "said small" }, ["role", "status"]);
-  make("p", told, { className: "hint", textContent: "Seen from the front, the left, the back and the right; the first picture comes after a twentieth of the run." });
+  make("p", told, { className: "hint", textContent: "Seen from the front, the left, the back and the right; the first picture comes after a twelfth of the run." });
   return box;
 }
 
