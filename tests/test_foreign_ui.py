@@ -210,6 +210,17 @@ def test_what_has_just_been_made_is_shown(server, desk):
     assert title.startswith("a red fox \u00b7 seed 0")
 
 
+def test_a_page_whose_program_has_gone_says_so(server):
+    threading.Timer(4, lambda: (server.shutdown(), server.server_close())).start()
+    lost = """(async () => {
+      const lost = document.getElementById("lost");
+      while (lost.hidden) await new Promise((done) => setTimeout(done, 50));
+      return lost.textContent;
+    })()"""
+    told = seen(server, lost, forgiven="ERR_CONNECTION_REFUSED")
+    assert "start it again by splat-esd ui" in told["returned"][0]
+
+
 def test_a_finished_run_offers_its_files_and_its_viewer(server):
     ask = """(async () => {
       const links = [...document.querySelectorAll("#take a")];

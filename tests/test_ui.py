@@ -20,6 +20,7 @@ from splat_esd.config.load import Config, load_config
 from splat_esd.diffusion.vocabulary import check_prompt
 from splat_esd.errors import EnvironmentProblem, UsageError
 from splat_esd.runs.folder import RunFolder
+from splat_esd.runs.lock import hold
 from splat_esd.ui import main as ui
 from splat_esd.ui import server as ui_server
 from splat_esd.ui.gallery import progress_of, status_of
@@ -268,6 +269,15 @@ def test_a_run_that_was_made_before_is_named_and_not_made_again(server, desk):
     assert "made before, bit for bit" in answer["said"]
     assert "is finished" in wished(server, "go-on", run="a-corgi/r")["problem"]
     assert [path for path in desk.out.glob("*/*")] == [folder]
+
+
+def test_what_is_being_made_is_not_queued_once_more(server, desk):
+    run = wished(server, "make", prompt="a corgi", prior="zoo")["run"]
+    until(lambda: (desk.out / run / "run.json").exists())
+    with hold(desk.out / run):  # as a run does
+        again = wished(server, "make", prompt="a corgi", prior="zoo")
+    assert again["problem"].endswith("is being made just now.")
+    assert [path.name for path in desk.out.glob("*/*")] == [run.split("/")[1]]
 
 
 def test_a_run_of_another_process_is_shown_and_left_alone(server, desk):

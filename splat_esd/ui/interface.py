@@ -66,6 +66,9 @@ def make(desk: Desk, wish: Mapping[str, Any]) -> dict[str, Any]:
             f"this was made before, bit for bit. For another one: a seed other than {config.seed}."
         )
         return {"run": _name(desk, made), "said": said}
+    running = desk.queue.running
+    if running is not None and RunFolder(running).holds(config):
+        raise UsageError(f"{running} is being made just now.")
     folder, continued = open_run_folder(with_seed(config))
     desk.queue.add(folder.path)
     said = "a run of these settings that was not finished goes on." if continued else ""

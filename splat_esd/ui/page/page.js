@@ -23,7 +23,7 @@ async function check() {
 
 function complain(problem) {
   $("problem").textContent = problem;
-  $("prompt").setAttribute("aria-invalid", Boolean(problem));
+  $("prompt").setAttribute("aria-invalid", /^(no )?prompt/.test(problem));
 }
 
 function form() {
@@ -66,6 +66,7 @@ function form() {
 }
 
 const method = (run) => `${run.quality}, ${run.guidance}${run.lambda === null ? "" : ` \u03bb ${run.lambda}`}, CFG ${run.cfg}`;
+
 function button(parent, text, act, label = text) {
   const made = make("button", parent, { type: "button", textContent: text }, ["aria-label", label]);
   made.onclick = async () => {
@@ -192,27 +193,28 @@ function details() {
 }
 
 let timer, before = "", polls = 0;
+
+function tell(found) {
+  const runs = JSON.stringify(found.runs), ahead = JSON.stringify([found.waiting, found.now.map(({ run, stopping }) => [run, stopping])]);
+  const ended = latest.now.find(({ run }) => found.runs.some((one) => one.run === run && one.status === "finished"));
+  latest = found;
+  if (ended && !shown) show(ended.run);
+  running(found);
+  if (runs + ahead !== before) {
+    queue(found);
+    gallery(found);
+    details();
+  }
+  before = runs + ahead;
+}
+
 async function poll() {
   clearTimeout(timer);
   const mine = ++polls;
-  try {
-    const found = await ask("/api/state");
-    if (mine !== polls) return;  // a newer answer is on its way
-    const runs = JSON.stringify(found.runs), ahead = JSON.stringify([found.waiting, found.now.map(({ run, stopping }) => [run, stopping])]);
-    const ended = latest.now.find(({ run }) => found.runs.some((one) => one.run === run && one.status === "finished"));
-    latest = found;
-    if (ended && !shown) show(ended.run);
-    running(found);
-    if (runs + ahead !== before) {
-      queue(found);
-      gallery(found);
-      details();
-    }
-    before = runs + ahead;
-    $("lost").hidden = true;
-  } catch {
-    $("lost").hidden = false;
-  }
+  const found = await ask("/api/state");
+  if (mine !== polls) return;  // a newer answer is on its way
+  $("lost").hidden = !found.problem;
+  if (!found.problem) tell(found);
   timer = setTimeout(poll, document.hidden ? 5000 : 1000);
 }
 

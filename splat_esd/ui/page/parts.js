@@ -8,10 +8,14 @@ export function make(tag, parent, properties = {}, ...attributes) {
   return element;
 }
 
+// A problem is an answer too, and so is that nobody answers.
 export async function ask(address, wish) {
   const post = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(wish) };
-  const answer = await fetch(address, wish && post);
-  return answer.json();
+  try {
+    return await (await fetch(address, wish && post)).json();
+  } catch {
+    return { problem: "the program does not answer." };
+  }
 }
 
 // A square of a picture on a canvas: the first frame of a turntable, or a tile of a preview, whose
