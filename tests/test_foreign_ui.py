@@ -1,6 +1,9 @@
 """The page of `splat-esd ui` as a browser shows it: at three sizes, by keyboard, light and dark."""
 
 import json
+import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,7 +13,7 @@ import numpy as np
 import pytest
 from foreign_programs import mascot, shoot
 from PIL import Image
-from ui_runs import made, serving, stand_in, until
+from ui_runs import free_port, made, serving, stand_in, until
 
 from splat_esd.export.page import Frame, Result, with_final, write_page
 from splat_esd.formats.spz import pack_spz
@@ -210,15 +213,22 @@ def test_what_has_just_been_made_is_shown(server, desk):
     assert title.startswith("a red fox \u00b7 seed 0")
 
 
-def test_a_page_whose_program_has_gone_says_so(server):
-    threading.Timer(4, lambda: (server.shutdown(), server.server_close())).start()
-    lost = """(async () => {
-      const lost = document.getElementById("lost");
-      while (lost.hidden) await new Promise((done) => setTimeout(done, 50));
-      return lost.textContent;
-    })()"""
-    told = seen(server, lost, forgiven="ERR_CONNECTION_REFUSED")
-    assert "start it again by splat-esd ui" in told["returned"][0]
+def test_a_page_whose_program_has_gone_says_so(tmp_path):
+    command = [sys.executable, "-m", "splat_esd", "ui", f"out={tmp_path}", f"port={free_port()}"]
+    page = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert page.stderr is not None
+    with page.stderr:
+        (url,) = re.findall(r"http://127\.0\.0\.1:\d+", page.stderr.readline())
+        threading.Timer(8, page.terminate).start()
+        lost = """new Promise((done) => {
+          const lost = document.getElementById("lost");
+          setInterval(() => lost.hidden || done(lost.textContent), 50);
+          setTimeout(() => done("still there"), 60000);
+        })"""
+        forgiven = {"forgiven": "ERR_", "allowed": [f"{url}/"]}
+        told = shoot(f"{url}/", actions=[lost], **forgiven)
+        assert "start it again by splat-esd ui" in told["returned"][0]
+        assert page.wait(20) == 0
 
 
 def test_a_finished_run_offers_its_files_and_its_viewer(server):

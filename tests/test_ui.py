@@ -262,6 +262,13 @@ def test_what_waited_is_there_when_the_page_is_started_again(server, desk):
     again.queue.close()
 
 
+def test_a_page_that_is_still_open_starts_nothing_while_the_program_ends(server, desk):
+    assert desk.queue.close() is None
+    answer = wished(server, "make", prompt="a cat", prior="zoo")
+    assert answer == {"problem": "the program is being stopped; ask again when it is back."}
+    assert desk.queue.running is None and desk.queue.waiting == []
+
+
 def test_a_run_that_was_made_before_is_named_and_not_made_again(server, desk):
     folder = made(desk.out, "a corgi", "r", "finished")
     answer = wished(server, "make", prompt="a corgi", prior="zoo")

@@ -42,7 +42,7 @@ def _introduce(server: PageServer, asked: UiArguments, is_open: bool) -> None:
 
 def _farewell(queue: Queue) -> str:
     """Ends the queue and says what became of its run."""
-    if queue.running is None:
+    if queue.running is None and queue.close() is None:
         return "stopped; no run was going on."
     with console.busy(f"saving the run in {queue.running}"):
         ended = queue.close()

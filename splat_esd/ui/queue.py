@@ -42,6 +42,7 @@ class Queue:
         self._waiting: list[Path] = []
         self._running: tuple[Path, subprocess.Popen] | None = None
         self._stopping = False
+        self._closed = False
 
     @property
     def running(self) -> Path | None:
@@ -61,9 +62,12 @@ class Queue:
         """Puts a run at the end of the queue.
 
         Raises:
-            UsageError: If it is there already, finished, or another process works on it.
+            UsageError: If it is there already, finished, or another process works on it, or the
+                queue is closed.
         """
         with self._lock:
+            if self._closed:
+                raise UsageError("the program is being stopped; ask again when it is back.")
             if folder == self.running or folder in self._waiting:
                 raise UsageError(f"{folder} is in the queue already.")
             if RunFolder(folder).is_finished:
@@ -101,6 +105,7 @@ class Queue:
     def close(self) -> tuple[Path, bool] | None:
         """Asks the run to save itself and waits for it; returns its folder and whether it ended."""
         with self._lock:
+            self._closed = True  # a page that is still open may ask for more
             self._waiting.clear()
             if self._running is None:
                 return None
