@@ -18,7 +18,7 @@ MODULES = {
 # The map of the package, from the bottom up. A room may import lower layers only, so the rooms of
 # one layer do not know each other.
 LAYERS = [
-    {"errors", "paths"},
+    {"errors", "paths", "browser"},
     {"console", "distributed"},
     {"geometry", "config"},
     {"cameras", "gaussians"},
@@ -30,7 +30,7 @@ LAYERS = [
     {"runs"},
     {"metrics", "asset"},
     {"bench", "plane"},
-    {"study"},
+    {"study", "ui"},
     {"cli"},
     {"__main__", "__init__"},
 ]

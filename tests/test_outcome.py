@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from splat_esd.cli.outcome import already_made, open_in_browser, verdict
+from splat_esd.browser import open_in_browser
+from splat_esd.cli.outcome import already_made, verdict
 from splat_esd.config.load import Config
 from splat_esd.runs.folder import RunFolder, open_run_folder
 

@@ -16,8 +16,7 @@ from typing import Any
 from splat_esd import console
 from splat_esd.bench import machine
 from splat_esd.config.commands import BenchMeshArguments, command_line
-from splat_esd.formats.find import splat_file
-from splat_esd.formats.ply import SPLAT
+from splat_esd.formats.find import SPLAT, splat_file
 
 TOYS = ("corgi", "robot", "teapot")  # with a known surface: round, angular, with a hole
 COLUMNS = (

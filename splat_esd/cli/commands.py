@@ -23,6 +23,7 @@ from splat_esd.config.commands import (
     RehearseArguments,
     ToyArguments,
     ToysArguments,
+    UiArguments,
     ViewArguments,
     ZooExamArguments,
     ZooJudgeArguments,
@@ -103,7 +104,7 @@ def _view(asked: ViewArguments) -> None:
     from splat_esd.formats.find import splat_file
 
     source = splat_file(asked.source[0])
-    from splat_esd.cli.outcome import open_in_browser
+    from splat_esd.browser import open_in_browser
     from splat_esd.console import note
     from splat_esd.export.live_viewer import view
 
@@ -171,6 +172,7 @@ COMMANDS: dict[str, Command] = {
     "refine": Command(load_refine, _refine),
     "export": Command(load_export, _export),
     "view": Command(partial(read_arguments, ViewArguments, command="view"), _view),
+    "ui": _command("ui", UiArguments, "ui.main:main"),
     "compare": _command("compare", CompareArguments, "cli.compare:main"),
     "evaluate": _command("evaluate", EvaluateArguments, "metrics.evaluate:main"),
     "study": Command(read_study, _study),

@@ -10,6 +10,7 @@ from splat_esd.config.commands import (
     RehearseArguments,
     ToyArguments,
     ToysArguments,
+    UiArguments,
     ZooExamArguments,
     ZooJudgeArguments,
     ZooTrainArguments,
@@ -39,6 +40,7 @@ Commands
   generate KEY=VALUE...    make a splat (may be left out, as above)
   refine FROM prompt=...   change a splat you have by words (refine --help)
   export from=RUN_OR_FILE  files from a run or any splat file (export --help)
+  ui                       all of this on one page in the browser (ui --help)
   view RUN_OR_FILE         look at it in the browser
   compare A B...           several runs or splat files side by side, on one page
   evaluate RUN...          faces counted, quality, variety, fidelity (evaluate --help)
@@ -106,6 +108,16 @@ VIEW = """\
 splat-esd view RUN_OR_FILE [import.up=z] [import.crop=auto]
 
 Opens a run's splat, or a splat file of any program, in the browser; served on this machine only.
+"""
+
+UI = f"""\
+splat-esd ui [KEY=VALUE...]
+
+Serves one page, to this machine alone: ask for runs in words, watch them grow, stop and continue
+them, look at what was made and take its files. Each run is a process of its own, one at a time;
+Ctrl-C saves the one that is worked on.
+
+{help_table(UiArguments)}
 """
 
 COMPARE = """\
@@ -250,6 +262,7 @@ HELP = {
     "generate": GENERATE,
     "refine": REFINE,
     "export": EXPORT,
+    "ui": UI,
     "view": VIEW,
     "compare": COMPARE,
     "evaluate": EVALUATE,

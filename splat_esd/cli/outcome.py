@@ -1,8 +1,5 @@
 """What a person is told around a run: it is there already, how good it is, what to open."""
 
-import os
-import sys
-import webbrowser
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -72,14 +69,6 @@ def verdict(report: Mapping[str, Any]) -> str:
     wrong = [names.get(name) or name for name, fine in right.items() if not fine]
     matches = f"not as asked: {', '.join(wrong)}" if wrong else "as asked"
     return f"the judge sees: {said}; {matches}. (Another try: seed=null.)"
-
-
-def open_in_browser(url: str) -> bool:
-    """Opens a page in the browser of this desktop; returns whether that was possible."""
-    desktop = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if sys.platform.startswith("linux") and not desktop:
-        return False  # a browser for terminals would take this one
-    return webbrowser.open(url)
 
 
 def _tell_what_to_open(folder: Path) -> None:

@@ -66,6 +66,15 @@ class EvaluateArguments(Arguments):
     clip: UserPath | None = key(None, "A CLIP in transformers' layout (folder).")
 
 
+class UiArguments(Arguments):
+    """splat-esd ui"""
+
+    out: UserPath = key(Path("outputs"), "Folder of the runs: shown, and made there.")
+    port: Annotated[int, within("[1, 65535]")] = key(
+        8090, "Of the page; if it is taken, the next free one."
+    )
+
+
 class ToyArguments(Arguments):
     """splat-esd toy"""
 

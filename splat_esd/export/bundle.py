@@ -11,9 +11,10 @@ from splat_esd.export.images import render_turntable
 from splat_esd.export.page import Result, with_final, write_page
 from splat_esd.export.turntable import write_sheet, write_turntable
 from splat_esd.formats.compressed_ply import write_compressed
+from splat_esd.formats.find import SPLAT
 from splat_esd.formats.frame import UNIT_BALL, Frame
 from splat_esd.formats.gltf import write_gltf
-from splat_esd.formats.ply import SPLAT, write_ply
+from splat_esd.formats.ply import write_ply
 from splat_esd.formats.precision import losses
 from splat_esd.formats.read import put_back
 from splat_esd.formats.splat import write_splat

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from splat_esd.browser import LOCAL, is_local
 from splat_esd.config.schema import ImportConfig
 from splat_esd.errors import UsageError
 from splat_esd.formats.frame import UNIT_BALL, Frame, viewing_frame
@@ -18,7 +19,6 @@ from splat_esd.gaussians import Gaussians
 from splat_esd.geometry import quat_to_rotmat
 
 _GRACE = 5.0  # seconds: a page that is loaded again is back by then
-_LOCAL = "127.0.0.1"  # viser's own default is every network this machine is on.
 
 
 class LiveViewer:
@@ -41,7 +41,7 @@ class LiveViewer:
         self._frame = frame
         with _quiet(), _for_this_machine_only():
             self._server = viser.ViserServer(
-                host=_LOCAL, port=port, label="splat-esd", verbose=False
+                host=LOCAL, port=port, label="splat-esd", verbose=False
             )
         self._server.scene.set_up_direction("+z")
         camera = self._server.initial_camera
@@ -51,7 +51,7 @@ class LiveViewer:
 
     @property
     def url(self) -> str:
-        return f"http://{_LOCAL}:{self._server.get_port()}"
+        return f"http://{LOCAL}:{self._server.get_port()}"
 
     def show(self, gaussians: Gaussians) -> None:
         """Replaces what the page shows.
@@ -202,20 +202,6 @@ def _for_this_machine_only() -> Iterator[None]:
         yield
     finally:
         server.serve = serve
-
-
-def is_local(hosts: list[str], origins: list[str]) -> bool:
-    """Returns whether a request's Host is this machine, and its Origin, if it has one, that Host.
-
-    Arguments:
-        hosts, origins: All values of either header.
-    """
-    if len(hosts) != 1 or len(origins) > 1:
-        return False
-    name, _, port = hosts[0].partition(":")
-    if name not in (_LOCAL, "localhost") or not (port == "" or port.isdigit()):
-        return False
-    return not origins or origins[0] == f"http://{hosts[0]}"
 
 
 def _quiet() -> redirect_stdout:

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from splat_esd.errors import UsageError
-from splat_esd.formats.ply import SPLAT
 
+SPLAT = "splat.ply"  # the asset in a run's folder
 _SUFFIXES = (".ply", ".spz", ".splat", ".glb", ".pt", ".ckpt")
 _READ = ".ply (plain and compressed), .spz, .splat, .glb with KHR_gaussian_splatting, gsplat's .pt"
 _WAY_OUT = "convert it first: splat-transform {path} splat.ply (npm install -g "

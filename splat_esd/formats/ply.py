@@ -26,9 +26,6 @@ _HEADER_MOST = 1 << 16
 _REMARKS = ([b"comment"], [b"obj_info"])
 
 
-SPLAT = "splat.ply"  # the asset in a run's folder
-
-
 def write_ply(
     gaussians: Gaussians,
     path: Path | str,

@@ -14,7 +14,7 @@ from typing import Any
 from splat_esd.config.load import Config
 from splat_esd.errors import EnvironmentProblem, UsageError
 from splat_esd.formats.atomic import sweep, write_text
-from splat_esd.formats.ply import SPLAT
+from splat_esd.formats.find import SPLAT
 from splat_esd.runs.lock import hold, holder
 
 STILLBORN = 2.0  # seconds after which a folder without settings belongs to nobody who lives

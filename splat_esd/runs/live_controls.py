@@ -10,7 +10,7 @@ from splat_esd.config.schema import ExportConfig, MeshConfig
 from splat_esd.export.bundle import write_files
 from splat_esd.export.live_viewer import Controls, TrainingView
 from splat_esd.export.page import Result
-from splat_esd.formats.ply import SPLAT
+from splat_esd.formats.find import SPLAT
 from splat_esd.formats.read import open_splats
 from splat_esd.runs.folder import RunFolder
 from splat_esd.runs.summary import describe

@@ -5,6 +5,8 @@
 //   data       a folder served as /data/
 //   width, height, out     of the picture; no picture without `out`
 //   phone      whether the screen is touched
+//   dark       whether the reader wants dark pages
+//   keys       pressed after the actions; where each leaves the focus is in `focused`
 //   actions    JavaScript run in the page, one after the other, once it is ready; what they return
 //              is in `returned`
 //
@@ -60,7 +62,7 @@ const job = JSON.parse(process.argv[2]);
 const server = await serve(job.data ?? HERE);
 const own = `http://127.0.0.1:${server.address().port}`;
 const browser = await puppeteer.launch({ headless: true, ...(await chromium()) });
-const told = { asked: [], errors: [], returned: [] };
+const told = { asked: [], errors: [], returned: [], focused: [] };
 try {
   const page = await browser.newPage();
   const touched = { isMobile: job.phone ?? false, hasTouch: job.phone ?? false };
@@ -68,6 +70,7 @@ try {
   const query = new URLSearchParams(job.query ?? {});
   const address = job.page.includes("://") ? job.page : `${own}/${job.page}?${query}`;
   const own_or_inside = [own, "data:", "blob:", ...(job.allowed ?? [])];
+  if (job.dark) await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: "dark" }]);
   page.on("request", (request) => {
     const url = request.url();
     if (url !== address && !own_or_inside.some((start) => url.startsWith(start))) told.asked.push(url);
@@ -80,6 +83,10 @@ try {
   const state = await waited.then((handle) => handle.jsonValue(), String);
   if (state !== true) told.errors.push(state);
   for (const action of job.actions ?? []) told.returned.push((await page.evaluate(action)) ?? null);
+  for (const key of job.keys ?? []) {
+    await page.keyboard.press(key);
+    told.focused.push(await page.evaluate("document.activeElement.id || document.activeElement.textContent"));
+  }
   if (job.out) await page.screenshot({ path: job.out });
 } finally {
   await browser.close();

@@ -5,7 +5,7 @@ const { results, distance } = JSON.parse(document.getElementById("results").text
 const FOVY = Math.PI / 4, HOME = { azimuth: 0, elevation: 0.26, distance, target: [0, 0, 0] };
 const camera = structuredClone(HOME), panels = [];
 const MODES = ["colour", "depth", "alpha", "centres"];
-let turning = false, asked = false, mode = 0;
+let turning = 0, asked = false, mode = 0;  // turning: radians a frame
 
 // Text is only ever set as text: a prompt is no HTML.
 function make(tag, parent, properties = {}) {
@@ -27,7 +27,7 @@ function pose({ center, radius } = { center: [0, 0, 0], radius: 1 }) {
 
 function draw() {
   asked = false;
-  if (turning) camera.azimuth += 0.012;
+  camera.azimuth += turning;
   for (const { panel, result } of panels) panel?.draw(pose(result.frame));
   if (turning) redraw();
 }
@@ -199,8 +199,8 @@ let turn = () => {};
 function tools(parent) {
   const bar = make("nav", parent);
   const spin = make("button", bar, { textContent: "Turn", title: "the camera goes round the object" });
-  turn = (on) => {
-    turning = on;
+  turn = (on, pace = 0.012) => {
+    turning = on ? pace : 0;
     spin.setAttribute("aria-pressed", on);
     if (on) redraw();
   };
@@ -260,6 +260,7 @@ addEventListener("keydown", (event) => {
   if (event.target.matches("input, select") || event.ctrlKey || event.metaKey || event.altKey) return;
   const moves = { ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1] };
   const zooms = { "+": 1 / 1.1, "=": 1 / 1.1, "-": 1.1 };
+  if (event.key in moves || event.key in zooms) turn(false);
   if (event.key in moves && event.target.matches("canvas")) {
     event.preventDefault();  // the page itself must not scroll
     const [around, lift] = moves[event.key];
@@ -278,6 +279,11 @@ if (Math.max(...results.map(({ frames }) => frames.length)) > 1) {
   if (results.length === 1) main.querySelector("canvas")?.after(bar);
 }
 window.page = { look, show, camera };
+// Inside another page, as that of `splat-esd ui`, the splat is alone and turns until it is touched.
+if (location.hash === "#inside") {
+  document.body.classList.add("inside");
+  turn(!matchMedia("(prefers-reduced-motion: reduce)").matches, 0.004);
+}
 show(1).then(() => requestAnimationFrame(() => { window.ready = true; }), (error) => {
   document.querySelector("header").append(`The splats cannot be read: ${error.message}.`);
   window.failed = String(error.stack);
