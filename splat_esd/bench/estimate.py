@@ -38,7 +38,7 @@ def estimate(
     Arguments:
         kind: One of rehearse.SHAPES.
         size: Side of the pictures, in pixels.
-        dtype: What the denoiser computes in; the autoencoder is in float32.
+        dtype: What the denoiser and the autoencoder compute in.
         rank: Of phi's LoRA.
         on_cpu: Whether phi's attention over few tokens is written out, as it is there.
     """

@@ -188,7 +188,7 @@ def random_prior(
     return cls(
         schedule=path.to(device),
         denoiser=_filled(getattr(diffusers, family.denoiser[1]), shape, device, dtype),
-        vae=_filled(getattr(diffusers, family.vae), VAE | latents, device, torch.float32),
+        vae=_filled(getattr(diffusers, family.vae), VAE | latents, device, dtype),
         text_encoders=[],
         tokenizers=[],
         family=family,

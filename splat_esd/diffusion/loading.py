@@ -50,9 +50,8 @@ def load_prior(
     compute = torch.bfloat16 if half else torch.float32
     try:
         check_pipeline(folder, source)
-        prior = _read(folder, device, compute, loras)
-        prior = replace(prior, source=source, revision=commit or None)
-        prior = replace(prior, pullback=pullback, size=size)
+        prior = _read(folder, device, compute, loras, pullback)
+        prior = replace(prior, source=source, revision=commit or None, size=size)
         _try_call(prior)
     except UsageError:
         raise
@@ -94,7 +93,13 @@ def computes_bf16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _read(folder: Path, device: torch.device, dtype: torch.dtype, loras: tuple[str, ...]) -> Prior:
+def _read(
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    loras: tuple[str, ...],
+    pullback: str,
+) -> Prior:
     import diffusers
     import transformers
 
@@ -128,7 +133,8 @@ def _read(folder: Path, device: torch.device, dtype: torch.dtype, loras: tuple[s
         encoders.append(encoder.to(precision))
     fuse_loras(loras, folder, family, denoiser, encoders)
     if vae is not None:
-        vae = vae.to(device, single)
+        # Where gradients pass through the encoder its graph is most of a step's memory.
+        vae = vae.to(device, dtype if pullback == "encoder" else single)
     for module in (vae, denoiser, *encoders):
         if module is not None:
             module.eval().requires_grad_(False)
@@ -150,7 +156,7 @@ def _read(folder: Path, device: torch.device, dtype: torch.dtype, loras: tuple[s
         revision=None,
         dtype=dtype,
         vocabulary=read_vocabulary(folder),
-        pullback="encoder",
+        pullback=pullback,
     )
 
 

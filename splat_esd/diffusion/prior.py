@@ -35,8 +35,9 @@ class Prior:
             folder.
         prediction: What the denoiser's output means: "epsilon", "v_prediction" or "flow".
         size: Side of the pictures it is shown, in pixels.
-        dtype: What the denoiser and the decoder of a pull-back compute in; latents, scores and
-            gradients are float32 on the outside.
+        dtype: What the denoiser computes in, and what gradients pass through on their way back
+            (the autoencoder's encoder or decoder); latents, scores and gradients are float32 on the
+            outside.
         vocabulary: The only words it knows, or None if any text will do.
         pullback: How a gradient of latents reaches the pixels, see `surrogate`.
         rows: How many views pass through a network at once; None: all.
@@ -139,8 +140,8 @@ class Prior:
         if self.vae is None:
             return x
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.pullback == "encoder"):
-            z = by_rows(lambda r: self.vae.encode(x[r]).latent_dist.mode(), len(x), self.rows)
-        return self.family.latents.to_z(self.vae, z)
+            e = by_rows(lambda r: self._encode(x[r]), len(x), self.rows)
+        return self.family.latents.to_z(self.vae, e)
 
     def surrogate(
         self,
@@ -166,10 +167,13 @@ class Prior:
             grad_x = here - there + PULL * (rgb - here)
         return (grad_x * rgb).sum() / len(z)
 
+    def _encode(self, x: Tensor) -> Tensor:
+        return self.vae.encode(x.to(self.vae.dtype)).latent_dist.mode().float()
+
     def _decode(self, z: Tensor) -> Tensor:
         x = z
         if self.vae is not None:
-            x = self.vae.decode(self.family.latents.to_e(self.vae, z)).sample
+            x = self.vae.decode(self.family.latents.to_e(self.vae, z).to(self.vae.dtype)).sample
         return (0.5 + 0.5 * x).permute(0, 2, 3, 1).float()
 
     def eps(
