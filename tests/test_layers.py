@@ -80,6 +80,7 @@ DOORS = {
     "PIL": {"export.turntable", "mesh.textured", "study.job", "study.sheet"}
     | {"zoo.world.gallery", "zoo.prior.history", "zoo.judge.evaluate_prior"},
     "scipy": {"initialize", "mesh.decimate", "mesh.surface", "mesh.texture"}
+    | {"mesh.charts", "mesh.flatten"}
     | {"study.statistics", "bench.reference_shapes"},
 }
 EVERYWHERE = {"torch", "numpy", "jaxtyping", "splat_esd"} | sys.stdlib_module_names

@@ -1,12 +1,17 @@
 """A closed surface of triangles laid out flat, so that a picture can be wrapped around it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from splat_esd.mesh.charts import Chart, cut
+from splat_esd.mesh.flatten import areas
+
 _GUTTER = 3  # texels between charts, so that filtering does not mix them
+_FILLED = 0.56  # of the picture by charts, as a rule: the packer has room for as much
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,21 +52,45 @@ def unwrap(
     References:
         xatlas (Young, 2018). https://github.com/jpcy/xatlas
     """
-    import xatlas
-
-    atlas = xatlas.Atlas()
-    atlas.add_mesh(points.astype(np.float32), triangles.astype(np.uint32))
-    packing = xatlas.PackOptions()
-    packing.resolution, packing.padding, packing.bilinear = size, _GUTTER, True
-    atlas.generate(xatlas.ChartOptions(), packing)
-    point, faces, uv = atlas[0]
+    charts = cut(points, triangles)
+    first = np.cumsum([0, *(len(chart.point) for chart in charts)])
+    faces = np.empty_like(triangles)
+    for chart, start in zip(charts, first[:-1], strict=True):
+        faces[chart.faces] = chart.triangles + start
     return Unwrapped(
         points=points,
         triangles=triangles,
-        point=point.astype(np.int64),
-        uv=uv.astype(np.float64),
-        faces=faces.astype(np.int64),
+        point=np.concatenate([chart.point for chart in charts]),
+        uv=_packed(charts, faces, size=size),
+        faces=faces,
     )
+
+
+def _packed(
+    charts: Sequence[Chart], faces: Int[ndarray, "F 3"], *, size: int
+) -> Float[ndarray, "V 2"]:
+    """Returns where in the unit square the vertices of all charts lie."""
+    import xatlas
+
+    flat = np.concatenate([chart.flat for chart in charts])
+    owner = np.empty(len(faces), np.uint32)
+    for name, chart in enumerate(charts):
+        owner[chart.faces] = name
+    # In texels: xatlas leaves a triangle behind that is smaller than 1e-7, in whatever unit.
+    texels = flat * np.sqrt(_FILLED * size**2 / areas(flat[faces]).sum())
+    atlas = xatlas.Atlas()
+    atlas.add_uv_mesh(
+        np.stack([texels.real, texels.imag], axis=1).astype(np.float32),
+        faces.astype(np.uint32),
+        owner[:, None],  # charts are told apart by their materials
+    )
+    packing = xatlas.PackOptions()
+    packing.texels_per_unit, packing.padding, packing.bilinear = 1.0, _GUTTER, True
+    atlas.generate(xatlas.ChartOptions(), packing)
+    vertex, _, uv = atlas[0]
+    placed = np.empty((len(flat), 2))
+    placed[vertex] = uv
+    return placed
 
 
 def point_normals(

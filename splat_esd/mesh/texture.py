@@ -232,9 +232,12 @@ def _gather(
     """Sums, over the views that see a texel, colour times weight, and weight."""
     colors = torch.zeros(len(texels.index), 3)
     weights = torch.zeros(len(texels.index))
+    reach = (texels.positions**2).sum(1)
+    rise = (texels.positions * texels.normals).sum(1)
     for i, eye in enumerate(views.cameras.c2w[:, :3, 3]):
-        toward = torch.nn.functional.normalize(eye - texels.positions, dim=1)
-        cosine = (toward * texels.normals).sum(1)
+        # |eye - p| and (eye - p) n by products alone: no array as long as all texels times three.
+        far = (eye @ eye - 2 * texels.positions @ eye + reach).clamp_min(1e-12).sqrt()
+        cosine = (texels.normals @ eye - rise) / far
         facing = (cosine > _STEEP).nonzero()[:, 0]
         spots, z = _spots(texels.positions[facing], views, i)
         seen = _read(looks[i].depth[..., None], spots)[:, 0] > z - _NEAR

@@ -23,7 +23,7 @@ from splat_esd.mesh.decimate import decimate, is_closed
 from splat_esd.mesh.views import around, render_views
 
 POOR = 20.0  # decibels under which the mesh does not show what the splat shows
-_FIRST_LOOK = 128  # pixels, to find out where the object is
+_FIRST_LOOK, _FIRST_VIEWS = 128, 24  # pixels, to find out where the object is
 _CELLS = 0.64  # per square root of a triangle: twice as many triangles as are kept in the end
 _COARSER = 0.8
 _AROUND = 3.0  # radii: what floats farther away is not part of the mesh
@@ -58,7 +58,7 @@ def make_mesh(gaussians: Gaussians, settings: MeshConfig) -> TexturedMesh:
     seen = visible(gaussians.detach())
     frame = frame_of_splats(seen)
     seen = frame.near(seen, _AROUND)
-    first = render_views(frame.place(seen), around(surface.VIEWS, size=_FIRST_LOOK))
+    first = render_views(frame.place(seen), around(_FIRST_VIEWS, size=_FIRST_LOOK))
     frame = frame_of_points(frame.to_world(surface.coarse_points(first)))
     placed = frame.place(seen)
     points, triangles, found = _surface(placed, settings)
