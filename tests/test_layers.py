@@ -149,7 +149,8 @@ def test_every_foreign_library_has_its_door(module):
 
 def test_every_library_that_is_imported_is_declared():
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
-    declared = [*project["dependencies"], *project["optional-dependencies"]["slurm"]]
+    extras = project["optional-dependencies"]
+    declared = [*project["dependencies"], *extras["slurm"], *extras["ray"]]
     names = {re.split(r"[<>=!~ \[]", line)[0].lower().replace("_", "-") for line in declared}
     homes = metadata.packages_distributions()
     for path in MODULES.values():

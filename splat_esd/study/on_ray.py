@@ -46,7 +46,7 @@ def _work(worker: Worker, cell: Cell) -> str | None:
 def _joined(experiment: Experiment) -> tuple[Any, dict[str, Any]]:
     """Joins or starts the cluster; returns the library, and the settings of each task."""
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UsageError("launcher=ray needs Ray: pip install ray, or launcher=joblib.") from None
     given = dict(experiment.ray)
