@@ -26,6 +26,7 @@ def test_a_slice_of_the_campaign_is_survived():
             "pages=3",
             "disks=1",
             "memory=0",
+            "cells=0",
         ],
         cwd=Path(__file__).parent.parent,
         capture_output=True,

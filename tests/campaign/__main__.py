@@ -1,7 +1,7 @@
 """The campaign as a program, by command; CI's tests run a slice of it.
 
 python -m tests.campaign [kills=100] [teams=20] [disks=30] [tmpfs=20] [inputs=1000] [pages=30]
-                         [network=6] [kernels=1000] [memory=1] [seed=0]
+                         [network=6] [kernels=1000] [memory=1] [cells=1000] [seed=0]
 """
 
 import os
@@ -15,6 +15,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from .calls import Outcome, run_calls
+from .cells import run_cells
 from .inputs import run_inputs
 from .kills import run_disks, run_kills, run_teams
 from .memory import run_memory
@@ -29,10 +30,11 @@ PARTS = {
     "tmpfs": run_tmpfs,
     "network": run_network,
     "memory": run_memory,
+    "cells": run_cells,
 }
 DEFAULTS = {
     "kills": 100, "teams": 20, "disks": 30, "tmpfs": 20, "inputs": 1000, "pages": 30, "network": 6,
-    "kernels": 1000, "memory": 1, "seed": 0,
+    "kernels": 1000, "memory": 1, "cells": 1000, "seed": 0,
 }  # fmt: skip
 
 
