@@ -144,7 +144,7 @@ class SDS:
             rows: Which rows of the whole batch these views are, for which all is drawn.
         """
         rows = rows or Rows(len(z))
-        noisy = self.diffuse(z, step, generator, rows)
+        noisy = self.diffuse(z, cameras, step, generator, rows)
         q = self.particles(noisy, cameras, generator, rows)
         difference = self.prior_eps(noisy.z_t, noisy.t, cameras) - q.eps
         stats = {"score_norm": difference.square().mean().sqrt().item()}
@@ -153,7 +153,9 @@ class SDS:
         grad = self.weight(noisy.t) * difference
         return Score(grad, stats | self.evaluations, q.losses)
 
-    def diffuse(self, z: Tensor, step: int, generator: torch.Generator, rows: Rows) -> Noisy:
+    def diffuse(
+        self, z: Tensor, cameras: Cameras, step: int, generator: torch.Generator, rows: Rows
+    ) -> Noisy:
         """Draws t from this step's range and eps ~ N(0, I):  z_t = alpha_t z + sigma_t eps."""
         size = (rows.count, *z.shape[1:])
         group = self.prior.together  # views that are drawn together are equally noisy
@@ -173,9 +175,17 @@ class SDS:
     def prior_eps(
         self, z_t: Tensor, t: Int[Tensor, " B"], cameras: Cameras
     ) -> Float[Tensor, "B C h w"]:
-        """Returns the prior's score with classifier-free guidance, and Perp-Neg if asked for:
+        """Returns the prior's score with classifier-free guidance:  eps_u + s [d_c + ...]."""
+        eps_u, change = self.prior_terms(z_t, t, cameras, self.cfg_scale)
+        return eps_u + change
 
-            eps_u + clamp(s * [d_c + sum_i w_i perp(d_i, d_c)]),   d_c = eps_c - eps_u,  w_i < 0
+    def prior_terms(
+        self, z_t: Tensor, t: Int[Tensor, " B"], cameras: Cameras, scale: float
+    ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B C h w"]]:
+        """Returns eps_u, the score without the prompt's words, and what they change of it, with
+        Perp-Neg if asked for:
+
+            clamp(s * [d_c + sum_i w_i perp(d_i, d_c)]),   d_c = eps_c - eps_u,  w_i < 0
 
         where d_i are the views that this one must not look like.
 
@@ -194,10 +204,10 @@ class SDS:
         eps_u, eps_c, *others = out.chunk(rows)
         direction = eps_c - eps_u
         away = sum((perpendicular(e - eps_u, direction) for e in others), torch.zeros_like(z_t))
-        change = self.cfg_scale * (direction - self.config.perp_neg.weight * away)
+        change = scale * (direction - self.config.perp_neg.weight * away)
         if self.config.grad_clamp is not None:
             change = change.clamp(-self.config.grad_clamp, self.config.grad_clamp)
-        return eps_u + change
+        return eps_u, change
 
     def weight(self, t: Int[Tensor, " B"]) -> Float[Tensor, "B 1 1 1"]:
         """Returns w(t): sigma_t^2 or 1."""
@@ -275,7 +285,7 @@ class ESD(SDS):
         self, z: Tensor, cameras: Cameras, step: int, generator: torch.Generator, rows: Rows
     ) -> DenoisingLosses:
         """Returns what teaches phi once more, at a (z_t, t, eps) of its own."""
-        noisy = self.diffuse(z, step, generator, rows)
+        noisy = self.diffuse(z, cameras, step, generator, rows)
         return self._taught(noisy, cameras, generator, rows)[1]
 
     def _taught(
@@ -320,21 +330,3 @@ def perpendicular(
     dims = (1, 2, 3)
     along = (a * b).sum(dims, keepdim=True) / b.square().sum(dims, keepdim=True).clamp_min(1e-12)
     return a - along * b
-
-
-def make_guidance(
-    prior: Prior,
-    book: PromptBook,
-    config: GuidanceConfig,
-    *,
-    rank: int,
-    seed: int,
-    cfg_scale: float,
-    perp_neg: bool,
-    steps: int,
-) -> SDS:
-    """Makes the guidance that the configuration names; `rank` and `seed` are those of a new phi."""
-    if config.name == "sds":
-        return SDS(prior, book, config, cfg_scale=cfg_scale, perp_neg=perp_neg, steps=steps)
-    phi = Phi(prior, book.plain, rank=rank, seed=seed)
-    return ESD(prior, book, config, phi=phi, cfg_scale=cfg_scale, perp_neg=perp_neg, steps=steps)

@@ -27,12 +27,13 @@ from splat_esd.densify import Density
 from splat_esd.diffusion.chunks import halved
 from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.prompts import PromptBook
+from splat_esd.distillation import make_guidance
 from splat_esd.distributed import Rows, mean_of, rows_of, sum_in_place, world
 from splat_esd.errors import EnvironmentProblem, UsageError
 from splat_esd.formats.frame import UNIT_BALL
 from splat_esd.formats.read import ImportedSplats
 from splat_esd.gaussians import Gaussians
-from splat_esd.guidance import ESD, SDS, DenoisingLosses, make_guidance
+from splat_esd.guidance import ESD, SDS, DenoisingLosses
 from splat_esd.initialize import ball, from_file
 from splat_esd.leash import Leash, make_leash
 from splat_esd.optim import make_optimizers, set_learning_rates

@@ -83,7 +83,8 @@ def test_a_run_leaves_every_file_it_promises_and_nothing_elsewhere(tmp_path, tin
 
 @pytest.mark.parametrize(
     "choice",
-    [["guidance=sds"], ["guidance=vsd"], ["guidance.lambda=0"], ["guidance.lambda=1"],
+    [["guidance=sds"], ["guidance=csd"], ["guidance=sdi"], ["guidance=vsd"],
+     ["guidance.lambda=0"], ["guidance.lambda=1"],
      ["density=mcmc"], ["guidance.perp_neg.enabled=true", "guidance.grad_clamp=1.0"]],
     ids=" ".join,
 )  # fmt: skip

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from splat_esd import distillation
 from splat_esd.cameras import orbit_cameras
 from splat_esd.config.schema import GuidanceConfig, LoraConfig, PerpNegConfig
 from splat_esd.diffusion.families import FAMILIES
@@ -16,8 +17,9 @@ from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.prompts import PromptBook
 from splat_esd.diffusion.schedule import Schedule
 from splat_esd.diffusion.text import Text
+from splat_esd.distillation import CSD, SDI, make_guidance, mixed
 from splat_esd.distributed import Rows
-from splat_esd.guidance import ESD, SDS, Noisy, entropic_shares, make_guidance, perpendicular
+from splat_esd.guidance import ESD, SDS, Noisy, entropic_shares, perpendicular
 
 T = 1000
 BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, T, dtype=torch.float64) ** 2
@@ -360,7 +362,7 @@ def test_phi_is_taught_at_the_very_draw_that_theta_is_moved_by(prior):
     disturb(esd.phi)
     cameras, z = ring(3), torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     score = esd.gradient(z, cameras, 0, torch.Generator().manual_seed(5))
-    noisy = esd.diffuse(z, 0, torch.Generator().manual_seed(5), Rows(len(z)))
+    noisy = esd.diffuse(z, cameras, 0, torch.Generator().manual_seed(5), Rows(len(z)))
     assert noisy.t.max() < 400
     camera = camera_vector(cameras).masked_fill(score.phi.dropped[:, None], 0.0)
     with torch.no_grad():
@@ -386,3 +388,77 @@ def test_the_entropic_share_is_measured_by_quarter_of_the_schedule(prior):
     expected = (term.flatten(1).norm(dim=1) / difference.flatten(1).norm(dim=1)).tolist()
     found = [stats[f"entropic_share_{b}"] for b in (0, 1, 3)]
     assert found == pytest.approx(expected, rel=1e-3)
+
+
+class Unspoken:
+    """Prompts for a prior that does not listen."""
+
+    negative = Text(torch.zeros(1, 1, 1))
+
+    def embed(self, cameras):
+        return self.negative.expand(len(cameras))
+
+
+def unit_gaussian():
+    return ExactPrior(torch.zeros(2).double(), torch.eye(2).double())
+
+
+def unheard(cls, prior, name, **changes):
+    guidance = object.__new__(cls)  # its prompts are not of the kind that is checked for
+    guidance.prior, guidance.book = prior, Unspoken()
+    guidance.config = guidance_config(name, None, **changes)
+    guidance.cfg_scale, guidance.perp_neg, guidance.steps = 7.5, False, 10
+    return guidance
+
+
+def test_csd_is_what_the_words_change_and_nothing_where_they_change_nothing(prior):
+    csd, sds = (make(prior, guidance_config(name, None)) for name in ("csd", "sds"))
+    z, cameras = torch.randn(3, 4, 8, 8), ring(3)
+    grads = [g.gradient(z, cameras, 0, torch.Generator().manual_seed(2)) for g in (csd, sds)]
+    noisy = csd.diffuse(z, cameras, 0, torch.Generator().manual_seed(2), Rows(3))
+    eps_u = csd.prior_terms(noisy.z_t, noisy.t, cameras, 1.0)[0]
+    apart = csd.weight(noisy.t) * (eps_u - noisy.eps)
+    torch.testing.assert_close(grads[0].grad + apart, grads[1].grad, atol=1e-4, rtol=1e-4)
+    deaf = unheard(CSD, unit_gaussian(), "csd")
+    still = deaf.gradient(
+        torch.randn(4, 2, 1, 1).double(), ring(4), 0, torch.Generator().manual_seed(0)
+    )
+    assert (still.grad == 0).all()
+
+
+def test_sdis_path_through_a_unit_gaussian_stays_where_it_begins(monkeypatch):
+    """The probability flow of N(0, I) moves nothing:  z_t = z,  grad_z = (1 - alpha_t) z."""
+    monkeypatch.setattr(distillation, "PATH_ETA", 0.0)
+    monkeypatch.setattr(distillation, "PATH_STEPS", 1000)
+    sdi = unheard(SDI, unit_gaussian(), "sdi", t_max=0.6, t_max_end=0.3)
+    z, generator = torch.randn(5, 2, 1, 1).double(), torch.Generator().manual_seed(0)
+    noisy = sdi.diffuse(z, ring(5), 0, generator, Rows(5))
+    torch.testing.assert_close(noisy.z_t, z, atol=0.01, rtol=0.01)
+    grad = sdi.gradient(z, ring(5), 0, generator).grad
+    expected = (1 - sdi.prior.schedule.alpha(noisy.t)) * z
+    torch.testing.assert_close(grad, expected, atol=0.02, rtol=0.02)
+
+
+def test_sdi_leaves_alone_what_the_prior_is_sure_of():
+    mean = torch.tensor([0.7, -0.4]).double()
+    sdi = unheard(SDI, ExactPrior(mean, 1e-6 * torch.eye(2).double()), "sdi")
+    z = mean.view(1, 2, 1, 1).repeat(4, 1, 1, 1)
+    score = sdi.gradient(z, ring(4), 3, torch.Generator().manual_seed(1))
+    assert score.grad.abs().max() < 1e-2
+    away = sdi.gradient(z + 0.5, ring(4), 3, torch.Generator().manual_seed(1))
+    assert (away.grad > 0.1).all()  # to descend: back towards the mean
+
+
+def test_sdis_time_falls_evenly_and_its_passes_are_counted():
+    sdi = unheard(SDI, unit_gaussian(), "sdi", t_max=0.9, t_max_end=0.4)
+    z, generator = torch.zeros(2, 2, 1, 1).double(), torch.Generator().manual_seed(0)
+    times = [sdi.diffuse(z, ring(2), step, generator, Rows(2)).t[0].item() for step in (0, 5)]
+    assert times == [900, 650]
+    stats = sdi.gradient(z, ring(2), 5, generator).stats
+    assert stats["unet_prior"] == 2 and stats["unet_inversion"] == 2 * 7
+
+
+def test_mixed_noise_is_as_long_as_noise():
+    a, b = torch.randn(2, 100_000)
+    assert mixed(a, b, 0.3).std().item() == pytest.approx(1.0, abs=0.01)
+    assert torch.equal(mixed(a, b, 0.0), a)

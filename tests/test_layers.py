@@ -25,7 +25,7 @@ LAYERS = [
     {"diffusion", "rasterize", "formats"},
     {"gsplat_cpu"},
     {"guidance", "densify", "optim", "regularize", "initialize", "leash", "facing"},
-    {"mesh", "zoo", "plots"},
+    {"mesh", "zoo", "plots", "distillation"},
     {"export", "train"},
     {"runs"},
     {"metrics", "asset"},

@@ -16,8 +16,8 @@ from splat_esd.diffusion.loading import load_prior
 from splat_esd.diffusion.lora import Phi, camera_vector
 from splat_esd.diffusion.multiview import attend_across_views, poses, stock_config
 from splat_esd.diffusion.prompts import PromptBook
+from splat_esd.distillation import make_guidance
 from splat_esd.errors import UsageError
-from splat_esd.guidance import make_guidance
 from splat_esd.runs.generate import generate
 from splat_esd.train import make_run
 

@@ -57,7 +57,7 @@ Settings are written KEY=VALUE. The ones to know:
   quality=normal           draft | normal | high
   prior=auto               zoo (toys, CPU) | sd21 sd15 sdxl sd35 flux2_klein mvdream
   prior.lora=FILE:0.7      a LoRA of yours, peft's, diffusers' or kohya's, fused into the prior
-  guidance=esd             esd | vsd | sds
+  guidance=esd             esd | vsd | sds | csd | sdi
 {help_table(Config, _MAIN_KEYS)}
 
 Also cameras.*, rasterizer.*, density.*, optim.*, regularize.*, mesh.*, log.*: every key, its

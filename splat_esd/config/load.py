@@ -118,7 +118,7 @@ class Config(FrozenSection):
     def _resolved(self) -> "Config":
         """Fills what was left to the prior, so that everybody reads one number."""
         prior, guidance = self.prior, self.guidance
-        sds = guidance.name == "sds"
+        sds = guidance.name in ("sds", "csd")
         views = prior.view_prompts
         if "enabled" in guidance.perp_neg.model_fields_set:
             if guidance.perp_neg.enabled and not views:

@@ -176,7 +176,9 @@ class LoraConfig(FrozenSection):
 class GuidanceConfig(FrozenSection):
     """The score that moves the renders; `lam` is lambda, None for SDS."""
 
-    name: Literal["esd", "vsd", "sds"] = key("esd", "Which score: guidance=NAME sets it.")
+    name: Literal["esd", "vsd", "sds", "csd", "sdi"] = key(
+        "esd", "Which score: guidance=NAME sets it."
+    )
     lam: Unit | None = key(
         0.5,
         "Weight of the camera-free score: 0 is VSD, more keeps views apart; null for SDS.",
@@ -198,8 +200,10 @@ class GuidanceConfig(FrozenSection):
 
     @model_validator(mode="after")
     def _consistent(self) -> "GuidanceConfig":
-        if self.name == "sds" and self.lam is not None:
-            raise ConfigError("guidance=sds has no lambda; use guidance=esd with guidance.lambda.")
+        if self.name in ("sds", "csd", "sdi") and self.lam is not None:
+            raise ConfigError(
+                f"guidance={self.name} has no lambda; use guidance=esd with guidance.lambda."
+            )
         if self.name == "vsd" and self.lam != 0:
             raise ConfigError("guidance=vsd is lambda 0; use guidance=esd with guidance.lambda.")
         if self.name == "esd" and self.lam is None:
