@@ -1,10 +1,11 @@
+import copy
 import json
 import shutil
 
 import pytest
 import torch
 
-from splat_esd.diffusion.loading import load_prior
+from splat_esd.diffusion.loading import _channels_last, load_prior
 from splat_esd.errors import EnvironmentProblem, UsageError
 
 
@@ -177,3 +178,15 @@ def test_the_decoders_pullback_is_the_pictures_move_when_the_latents_move(tiny_s
     pull = 0.1 * (rgb.detach() - decoded(z).detach())
     found = 2 * rgb.grad - pull
     assert (found - moved).norm() < 0.05 * moved.norm()
+
+
+def test_on_a_gpu_convolutions_are_laid_out_channels_last_and_answer_the_same(tiny_sd):
+    prior = load(tiny_sd)
+    network = copy.deepcopy(prior.denoiser)
+    z_t, t, text = torch.randn(2, 4, 8, 8), torch.tensor([10, 900]), prior.encode_text(["a", "b"])
+    answer = prior.eps(z_t, t, text)
+    prior.denoiser = _channels_last(network)
+    weights = [m.weight for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
+    torch.testing.assert_close(prior.eps(z_t, t, text), answer, atol=1e-4, rtol=1e-4)
+    assert _channels_last(None) is None
