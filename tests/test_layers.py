@@ -24,7 +24,7 @@ LAYERS = [
     {"cameras", "gaussians"},
     {"diffusion", "rasterize", "formats"},
     {"gsplat_cpu"},
-    {"guidance", "densify", "optim", "regularize", "initialize", "leash", "facing"},
+    {"guidance", "densify", "optim", "regularize", "initialize", "leash", "facing", "specks"},
     {"mesh", "zoo", "plots", "distillation"},
     {"export", "train"},
     {"runs"},
@@ -79,7 +79,7 @@ DOORS = {
     "imageio_ffmpeg": {"export.turntable", "cli.doctor"},
     "PIL": {"export.turntable", "mesh.textured", "study.job", "study.sheet"}
     | {"zoo.world.gallery", "zoo.prior.history", "zoo.judge.evaluate_prior"},
-    "scipy": {"initialize", "mesh.decimate", "mesh.surface", "mesh.texture"}
+    "scipy": {"initialize", "specks", "mesh.decimate", "mesh.surface", "mesh.texture"}
     | {"mesh.charts", "mesh.flatten"}
     | {"study.statistics", "bench.reference_shapes"},
 }

@@ -336,6 +336,11 @@ class DensityConfig(FrozenSection):
     grow_scale: Positive = key(0.05, "Split those larger than this, clone others; world units.")
     prune_opacity: Unit = key(0.01, "Remove (mcmc: relocate) those with less opacity.")
     prune_scale: Positive = key(0.5, "Remove those larger than this, in world units.")
+    specks: Unit = key(
+        0.005,
+        "Leave out of a finished run what hangs apart and holds less than this share of the "
+        "surface; 0: nothing. What started from a file stays whole.",
+    )
     noise: Weight = key(0.0, "mcmc only: strength of the random walk, times the rate of means.")
 
     @model_validator(mode="after")

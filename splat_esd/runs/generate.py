@@ -24,6 +24,7 @@ from splat_esd.export.live_viewer import TrainingView
 from splat_esd.export.turntable import write_sheet
 from splat_esd.formats.frame import UNIT_BALL
 from splat_esd.formats.spz import write_spz
+from splat_esd.gaussians import Gaussians
 from splat_esd.runs.folder import RunFolder, claim_run_folder
 from splat_esd.runs.interrupt import Interrupted, Stop, listening
 from splat_esd.runs.launcher import launched, leads
@@ -32,6 +33,7 @@ from splat_esd.runs.processes import Followers, follow_launched, following, step
 from splat_esd.runs.restore import check_moved, check_there, go_back, restore, resume_command, save
 from splat_esd.runs.start import choose_device, open_prior, warn_of_stable_diffusion
 from splat_esd.runs.summary import describe
+from splat_esd.specks import without_specks
 from splat_esd.train import NotFinite, Run, make_run, render
 
 OnStep = Callable[[int, dict[str, Any]], None]
@@ -250,7 +252,7 @@ def _finish(
     trained = time.monotonic() - begun
     with stop.shielded():
         save(run, folder, step)
-    splats, settings = run.gaussians.detach().to("cpu"), run.config
+    splats, settings = _finished_splats(run), run.config
     told = describe(folder.splat)
     failure, files = None, []
     stop.now()
@@ -268,6 +270,7 @@ def _finish(
     exported = time.monotonic() - begun - trained
     with stop.shielded():
         facts = {"status": "finished", "seconds_export": round(exported, 2)}
+        facts |= {"gaussians": len(splats)}
         _write_facts(run, followers, folder, step, trained, **facts)
     if run.refused_in_all:
         console.warn(f"{run.refused_in_all} steps gave no finite gradient and changed nothing.")
@@ -276,6 +279,17 @@ def _finish(
     console.files_table(files)
     took = f"{console.duration(trained)} of training, {console.duration(exported)} of writing"
     console.note(f"done in {console.duration(trained + exported)}: {took}.")
+
+
+def _finished_splats(run: Run) -> Gaussians:
+    splats = run.gaussians.detach().to("cpu")
+    if run.config.init.kind != "ball":
+        return splats
+    whole = without_specks(splats, run.config.density.specks)
+    if len(whole) < len(splats):
+        apart = len(splats) - len(whole)
+        console.note(f"left out {apart} splats that hung apart from the object (density.specks).")
+    return whole
 
 
 def _write_facts(
@@ -289,7 +303,7 @@ def _write_facts(
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     folder.write_run(
         steps=step,
-        gaussians=len(run.gaussians),
+        gaussians=facts.pop("gaussians", len(run.gaussians)),
         refused=run.refused_in_all,
         seconds_training=round(trained, 2),
         peak_memory_mib=own + followers.memory_mib,
