@@ -204,7 +204,7 @@ def _train_step(run: Run, step: int) -> dict[str, float | int]:
     # E[ (dz/dtheta)^T grad_z ]  and  grad_phi |phi(z_t, t, c or null) - eps|^2, of one draw
     score = run.guidance.gradient(z.detach(), cameras, step, generator, rows)
     loss = run.prior.surrogate(out.rgb, z, score.grad)  # d loss / d z = grad_z / B
-    loss = loss + regularize(out, run.gaussians, **config.regularize.model_dump())
+    loss = loss + regularize(out, run.gaussians, **config.regularize.at(step / config.steps))
     run.density.before_backward(out)
     (rows.share * loss).backward()
     phi_stats = _phi_gradient(run, score.phi, rows)

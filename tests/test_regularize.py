@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from splat_esd.config.schema import RegularizeConfig
 from splat_esd.gaussians import Gaussians
 from splat_esd.rasterize import RenderOutput
 from splat_esd.regularize import regularize
@@ -38,3 +39,9 @@ def test_range_is_the_squared_excess_of_the_colours():
 
 def test_scale_is_the_mean_size():
     assert term(drawn([1.0], [0.0]), scale=2.0) == pytest.approx(0.4)
+
+
+def test_cover_ends_where_it_was_asked_to_and_the_other_terms_go_on():
+    config = RegularizeConfig(cover=0.01, cover_until=0.6, scale=2.0, range=3.0)
+    assert config.at(0.59) == {"cover": 0.01, "scale": 2.0, "range": 3.0}
+    assert config.at(0.6) == {"cover": 0.0, "scale": 2.0, "range": 3.0}

@@ -372,9 +372,17 @@ class OptimConfig(FrozenSection):
 class RegularizeConfig(FrozenSection):
     """Weights of the terms added to the loss; 0 turns a term off."""
 
-    cover: Weight = key(0.005, "Sum of alpha over a view: clears fog.")
+    cover: Weight = key(0.005, "Sum of alpha over a view: clears fog ...")
+    cover_until: Unit = key(
+        0.6, "... and ends at this share of the run: what it kept thin becomes solid."
+    )
     scale: Weight = key(1.0, "Mean size of the Gaussians in world units: fewer blobs.")
     range: Weight = key(0.5, "Squared excess of colours outside [0, 1], summed over a view.")
+
+    def at(self, progress: float) -> dict[str, float]:
+        """Returns the weights of the terms at a share of the run."""
+        cover = self.cover if progress < self.cover_until else 0.0
+        return {"cover": cover, "scale": self.scale, "range": self.range}
 
 
 class ExportConfig(FrozenSection):
