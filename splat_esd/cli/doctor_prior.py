@@ -47,6 +47,8 @@ def examine_prior(asked: DoctorArguments) -> int:
     what = "This GPU has" if device.type == "cuda" else "This machine has"
     advice = f"prior.memory={fits[0]} fits" if fits else "too little; take fewer pixels: size=256"
     console.result(f"\n{what} {here:.0f} GiB: {advice}.")
+    if device.type == "cpu":
+        console.result("Without a CUDA GPU a step takes minutes, and a run thousands of steps.")
     console.result(f"An estimate; measured by:  splat-esd rehearse prior={asked.prior}")
     return 0 if fits else 3
 

@@ -70,7 +70,8 @@ def markdown() -> str:
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             said = " ".join((kind.__doc__ or "").split())
-            parts.append(_section(f"{name}", said + _choices(name), list(keys(kind, f"{name}."))))
+            typed = field.alias or name
+            parts.append(_section(typed, said + _choices(name), list(keys(kind, f"{typed}."))))
             if name == "prior":
                 parts.append(_recipes())
     return "\n".join(parts)

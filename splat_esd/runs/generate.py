@@ -298,7 +298,7 @@ def _write_facts(
     folder: RunFolder,
     step: int,
     trained: float,
-    **facts: str | float,
+    **facts: str | float | int,
 ) -> None:
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     folder.write_run(
