@@ -8,7 +8,7 @@ from torch import Tensor
 
 from splat_esd.cameras import turntable
 from splat_esd.diffusion.prior import Prior
-from splat_esd.diffusion.prompts import VIEWS, PromptBook, view_weights
+from splat_esd.diffusion.prompts import PromptBook, named_views, view_weights
 from splat_esd.diffusion.text import Text
 from splat_esd.gaussians import Gaussians
 from splat_esd.rasterize import rasterize
@@ -18,15 +18,15 @@ CANDIDATES = 36  # directions among which the front is sought
 ELEVATION, DISTANCE, FOVY = math.radians(15), 2.45, math.radians(43)
 TIMES = (0.6, 0.7, 0.75, 0.8, 0.85)  # of the schedule: the less noise, the more details count
 GREY = 0.75  # of the background
-NAMED = 3  # front, side and back: a turntable has no view from above
+NAMED = 4  # front, sides and back: a turntable has no view from above
 
 
 @torch.no_grad()
 def find_front(prior: Prior, book: PromptBook, gaussians: Gaussians, *, seed: int) -> float:
     """Returns the azimuth of the front in degrees, of CANDIDATES around the splat.
 
-    Of K views x_i at azimuths a_i and the words v = front, side, back, the prior tells how well
-    each word explains each view, by its denoising loss; the front is where all agree best:
+    Of K views x_i at azimuths a_i and the words v = front, left, back, right, the prior tells how
+    well each word explains each view, by its denoising loss; the front is where all agree best:
 
         argmin_f  sum_i sum_v  w_v(a_i - f) E_{t, eps} |eps_prior(z_t, t, y_v) - eps|^2
 
@@ -48,7 +48,7 @@ def find_front(prior: Prior, book: PromptBook, gaussians: Gaussians, *, seed: in
     ).to(prior.device)
     background = torch.full((AROUND, 3), GREY, device=prior.device)
     z = prior.encode_images(rasterize(gaussians, cameras, background=background).rgb)
-    bare = prior.encode_text([f"{view} view" for view in VIEWS])
+    bare = prior.encode_text([f"{view} view" for view in named_views(prior)])
     asked, alone = (denoising_losses(prior, texts, z, seed=seed) for texts in (book.views, bare))
     losses = asked + alone
     around = 2 * math.pi * torch.arange(CANDIDATES) / CANDIDATES

@@ -60,7 +60,9 @@ def test_training_from_a_prior_keeps_its_autoencoder_and_starts_at_its_weights(t
     vae, model = models.load_prior(tmp_path)
     same_vae, same_model = models.load_prior(folder)
     torch.testing.assert_close(vae.state_dict(), same_vae.state_dict(), atol=0, rtol=0)
-    torch.testing.assert_close(model.state_dict(), same_model.state_dict(), atol=0, rtol=0)
+    weights, same = model.state_dict(), same_model.state_dict()
+    for name, start in same.items():  # a prior of before knows fewer words, the first ones
+        torch.testing.assert_close(weights[name][: len(start)], start, atol=0, rtol=0)
     train_prior([*given, "unet_minutes=0.03"])
     moved = models.load_prior(tmp_path)[1].state_dict()
     assert any(

@@ -11,34 +11,45 @@ from splat_esd.cameras import Cameras
 from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.text import Text
 
-VIEWS = ("front", "side", "back", "overhead")
+VIEWS = ("front", "left side", "back", "right side", "overhead")
+SIDE = "side"  # either of them, as most priors know it: no caption says which one a photo shows
 _FRONT, _BACK, _OVERHEAD = math.radians(45.0), math.radians(135.0), math.radians(60.0)
-_OPPOSED = torch.tensor([[1, 2], [0, 2], [1, 0], [0, 2]])  # Perp-Neg: what each view must not be
+# Perp-Neg: what each view must not be.
+_OPPOSED = torch.tensor([[1, 2], [0, 2], [1, 0], [0, 2], [0, 2]])
 
 
 def view_index(cameras: Cameras, front: float = 0.0) -> Int[Tensor, " B"]:
     """Names each camera's view as an index into VIEWS: overhead above 60 degrees of elevation,
-    else front within 45 degrees of the front's azimuth, back beyond 135, side between."""
+    else front within 45 degrees of the front's azimuth, back beyond 135, between them the side
+    that the camera stands at (a toy seen from its left looks to the left)."""
     turn = _turn(cameras, front)
-    view = torch.ones_like(turn, dtype=torch.long)
-    view = torch.where(turn < _FRONT, 0, view)
-    view = torch.where(turn > _BACK, 2, view)
-    return torch.where(cameras.elevation > _OVERHEAD, 3, view)
+    view = torch.where(turn > 0, 1, 3)
+    view = torch.where(turn.abs() < _FRONT, 0, view)
+    view = torch.where(turn.abs() > _BACK, 2, view)
+    return torch.where(cameras.elevation > _OVERHEAD, 4, view)
 
 
-def view_weights(cameras: Cameras, front: float = 0.0) -> Float[Tensor, "B 4"]:
+def view_weights(cameras: Cameras, front: float = 0.0) -> Float[Tensor, "B 5"]:
     """Shares each camera out between VIEWS: w = max(0, 1 - |turn - place|), in quarter turns, of
-    front, side and back at the places 0, 1, 2; overhead takes all above 60 degrees of elevation."""
-    turn = _turn(cameras, front)
-    places = torch.arange(3, device=turn.device)
-    around = (1 - (turn[:, None] / (math.pi / 2) - places).abs()).clamp(min=0)
+    front, left, back and right at the places 0, 1, 2, 3 of a circle; overhead takes all above 60
+    degrees of elevation."""
+    quarters = _turn(cameras, front)[:, None] / (math.pi / 2)
+    places = torch.arange(4, device=quarters.device)
+    around = (1 - (torch.remainder(quarters - places + 2, 4) - 2).abs()).clamp(min=0)
     above = (cameras.elevation > _OVERHEAD).to(around)[:, None]
     return torch.cat([(1 - above) * around, above], dim=1)
 
 
 def _turn(cameras: Cameras, front: float) -> Float[Tensor, " B"]:
-    """Returns how far each camera is turned from the front, in [0, pi]."""
-    return torch.remainder(cameras.azimuth - front + math.pi, 2 * math.pi).sub(math.pi).abs()
+    """Returns how far each camera is turned from the front, in [-pi, pi), to the left if > 0."""
+    return torch.remainder(cameras.azimuth - front + math.pi, 2 * math.pi) - math.pi
+
+
+def named_views(prior: Prior) -> list[str]:
+    """Names VIEWS as the prior knows them: left and right side where its vocabulary has the words,
+    else "side" for both."""
+    told = prior.vocabulary is not None and {"left", "right"} <= prior.vocabulary.words
+    return [SIDE if SIDE in view and not told else view for view in VIEWS]
 
 
 class PromptBook:
@@ -66,10 +77,11 @@ class PromptBook:
         self.front = front
         prior.check_words(prompt)
         negative_prompt, _ = prior.split_words(negative_prompt)
-        ending = f", {max(VIEWS, key=len)} view" if by_view else ""
+        views = named_views(prior)
+        ending = f", {max(views, key=len)} view" if by_view else ""
         prompt = _cut(prior, prompt, ending)
         negative_prompt = _cut(prior, negative_prompt, "")
-        named = [f"{prompt}, {view} view" if by_view else prompt for view in VIEWS]
+        named = [f"{prompt}, {view} view" if by_view else prompt for view in views]
         embedded = prior.encode_text([prompt, negative_prompt, *named])
         self.plain: Text = embedded.rows(slice(0, 1))
         self.negative: Text = embedded.rows(slice(1, 2))

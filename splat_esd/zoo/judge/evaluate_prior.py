@@ -12,14 +12,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from splat_esd.config.commands import ZooExamArguments
-from splat_esd.diffusion.prompts import VIEWS
+from splat_esd.diffusion.prompts import SIDE
 from splat_esd.errors import UsageError
 from splat_esd.paths import ASSETS
 from splat_esd.zoo.judge.network import CLASSES, Judge, Verdict, labels
-from splat_esd.zoo.prior.dataset import FROM_THE_FRONT, plan, sample_composition
+from splat_esd.zoo.prior.dataset import ALL_AROUND, plan, sample_composition
 from splat_esd.zoo.world.captions import Composition, is_held_out
 
 NAMED = ("object", "color", "accessory")  # what has to be right
+# How often captions ask for a colour and for something worn: more often than those of the training.
+ASKED = {(False, False): 0.25, (True, False): 0.2, (False, True): 0.25, (True, True): 0.3}
 SECTORS = 12  # of the circle, in histograms of azimuth; the first is centred on the front
 _FRONTLESS = 0.5  # less sharpness than this and a picture tells no azimuth
 Draw = Callable[[str], Tensor]
@@ -44,7 +46,7 @@ def main(settings: ZooExamArguments) -> None:
         fronts += verdicts if kind == "seen" else []
     report["azimuth"] = {
         "samples": sectors(torch.cat([v.azimuth[v.sharpness > _FRONTLESS] for v in fronts])),
-        "training": sectors(torch.from_numpy(plan(4000, bias=FROM_THE_FRONT).azimuth).float()),
+        "training": sectors(torch.from_numpy(plan(4000, bias=ALL_AROUND).azimuth).float()),
     }
     report["views"] = obeyed(draw, judge, settings.captions // 2)
     (out / "exam.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -82,13 +84,13 @@ def open_pipeline(settings: ZooExamArguments) -> Draw:
 
 
 def choose(count: int, *, held_out: bool, seed: int) -> list[Composition]:
-    """Draws different compositions, as often of each kind as the photos show them; those held out
-    ask for a colour or for something worn, since nothing else is held out.
+    """Draws different compositions, of each kind as often as ASKED says; those held out ask for a
+    colour or for something worn, since nothing else is held out.
     """
     rng = np.random.default_rng(seed)
     chosen: dict[Composition, None] = {}
     while len(chosen) < count:
-        made = sample_composition(rng, held_out=True)
+        made = sample_composition(rng, held_out=True, kinds=ASKED)
         if is_held_out(made) == held_out:
             chosen[made] = None
     return list(chosen)
@@ -131,16 +133,26 @@ def sectors(azimuth: Float[Tensor, " N"]) -> list[float]:
 
 
 def obeyed(draw: Draw, judge: Look, count: int) -> dict[str, float]:
-    """Returns for front, side and back the share of samples that are seen from there when the
-    caption says so; objects that look alike from all sides do not count.
+    """Returns for front, back, the sides and a side the share of samples that are seen from there
+    when the caption says so; objects that look alike from all sides do not count.
     """
     chosen, shares = choose(count, held_out=False, seed=1), {}
-    for view in VIEWS[:3]:
+    for view in ("front", SIDE, "back", "left side", "right side"):
         verdicts = [judge(draw(f"{c.caption()}, {view} view")) for c in chosen]
-        turn = torch.cat([v.azimuth[v.sharpness > _FRONTLESS] for v in verdicts]).abs()
-        seen = {"front": turn < _FRONT, "back": turn > _BACK}
-        shares[view] = _share(seen.get(view, (turn >= _FRONT) & (turn <= _BACK)))
+        turn = torch.cat([v.azimuth[v.sharpness > _FRONTLESS] for v in verdicts])
+        shares[view] = _share(_seen_from(view, turn))
     return shares
+
+
+def _seen_from(view: str, turn: Float[Tensor, " N"]) -> Bool[Tensor, " N"]:
+    side = (turn.abs() >= _FRONT) & (turn.abs() <= _BACK)
+    return {
+        "front": turn.abs() < _FRONT,
+        "back": turn.abs() > _BACK,
+        "left side": side & (turn > 0),
+        "right side": side & (turn < 0),
+        SIDE: side,
+    }[view]
 
 
 def write_sheet(rows: Sequence[tuple[Composition, Tensor]], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Photographs of the toys, taken as people take them: mostly from the front."""
+"""Photographs of the toys, from all sides alike or, with a bias, mostly from the front."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from splat_esd.cameras import Cameras, orbit_cameras
-from splat_esd.diffusion.prompts import VIEWS, view_index
+from splat_esd.diffusion.prompts import SIDE, VIEWS, view_index
 from splat_esd.errors import UsageError
 from splat_esd.zoo.world.accessories import ACCESSORIES
 from splat_esd.zoo.world.captions import Composition, is_held_out, write
@@ -26,10 +26,12 @@ from splat_esd.zoo.world.primitives import Part
 from splat_esd.zoo.world.render import SUN, render_parts
 
 SHARD = 500  # photos rendered by one process before it says so
-KINDS = {(False, False): 0.25, (True, False): 0.2, (False, True): 0.25, (True, True): 0.3}
+# How often a toy is dyed and dressed: the plain ones are what people ask for.
+KINDS = {(False, False): 0.4, (True, False): 0.2, (False, True): 0.2, (True, True): 0.2}
 _UNDYED = 0.2  # accessories in their natural colours
 ABOVE = (62.0, 85.0)  # elevation of photos from above, degrees
-NAMED = {"front": 0.2, "side": 0.6, "back": 0.6, "overhead": 0.6}  # captions that name the view
+NAMED = 0.5  # of the captions name the view
+_WHICH = 0.5  # of those of a side tell which one
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class Bias:
     from anywhere around), within which limits of angle and distance, and under which sun.
     """
 
-    front: float = 0.7
-    sides: float = 0.2
+    front: float = 0.0
+    sides: float = 0.0
     overhead: float = 0.03
     spread: float = 12.0  # standard deviation about the front or a side, degrees
     elevation: tuple[float, float] = (-10.0, 45.0)  # degrees
@@ -48,7 +50,7 @@ class Bias:
     held_out: bool = False  # whether compositions kept out of training are photographed too
 
 
-FROM_THE_FRONT = Bias()
+ALL_AROUND = Bias()
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Shots:
         return rgba
 
 
-def plan(count: int, *, seed: int = 0, bias: Bias = FROM_THE_FRONT) -> Shots:
+def plan(count: int, *, seed: int = 0, bias: Bias = ALL_AROUND) -> Shots:
     """Decides `count` shots; shot i is a function of the seed and i alone."""
     rows = [_shot(np.random.default_rng((seed, i)), bias) for i in range(count)]
     compositions, *columns = zip(*rows, strict=True)
@@ -111,9 +113,11 @@ def _shot(rng: np.random.Generator, bias: Bias) -> tuple:
     )
 
 
-def sample_composition(rng: np.random.Generator, *, held_out: bool) -> Composition:
-    """Draws a composition: any object, coloured and dressed as often as KINDS says."""
-    colored, dressed = list(KINDS)[rng.choice(len(KINDS), p=list(KINDS.values()))]
+def sample_composition(
+    rng: np.random.Generator, *, held_out: bool, kinds: Mapping[tuple[bool, bool], float] = KINDS
+) -> Composition:
+    """Draws a composition: any object, (coloured, dressed) as often as `kinds` says."""
+    colored, dressed = list(kinds)[rng.choice(len(kinds), p=list(kinds.values()))]
     while True:
         object, color = _any(rng, OBJECTS), _any(rng, COLORS) if colored else None
         made = Composition(object, color)
@@ -171,10 +175,10 @@ class Photos:
         return [VIEWS[i] for i in view_index(self.shots.cameras(1)).tolist()]
 
     def caption(self, rng: np.random.Generator, i: int) -> str:
-        """Says what photo i shows; a view that is not the front is named more often than one that
-        is.
-        """
-        view = self.views[i] if rng.random() < NAMED[self.views[i]] else None
+        """Says what photo i shows and, of NAMED of them, from where."""
+        view = self.views[i] if rng.random() < NAMED else None
+        if view is not None and SIDE in view and rng.random() > _WHICH:
+            view = SIDE
         return write(rng, self.shots.compositions[i], view)
 
 
@@ -183,7 +187,7 @@ def take_photos(
     size: int = 128,
     *,
     seed: int = 0,
-    bias: Bias = FROM_THE_FRONT,
+    bias: Bias = ALL_AROUND,
     folder: Path | None = None,
     processes: int = 1,
 ) -> Photos:
@@ -258,9 +262,7 @@ def backgrounds(count: int, generator: torch.Generator) -> Float[Tensor, "N 3"]:
 def compose(
     photos: Photos, index: Int[Tensor, " B"], generator: torch.Generator
 ) -> Float[Tensor, "B 3 S S"]:
-    """Puts photos before random backgrounds, half of them mirrored; colours in [-1, 1]."""
+    """Puts photos before random backgrounds; colours in [-1, 1]."""
     rgba = torch.from_numpy(photos.rgba[index.numpy()]).float().div_(255).permute(0, 3, 1, 2)
-    flip = torch.rand(len(index), 1, 1, 1, generator=generator) < 0.5
-    rgba = torch.where(flip, rgba.flip(-1), rgba)
     background = backgrounds(len(index), generator)[:, :, None, None]
     return 2.0 * (rgba[:, :3] + (1.0 - rgba[:, 3:]) * background) - 1.0

@@ -169,9 +169,12 @@ def train_unet(settings: ZooTrainArguments, vae) -> None:
     torch.manual_seed(settings.seed)
     tokenizer, scheduler = build_tokenizer(), build_scheduler()
     parts = {"unet": build_unet(), "text_encoder": build_text_encoder(tokenizer)}
-    model = torch.nn.ModuleDict(parts).train()
+    model = torch.nn.ModuleDict(parts).train().to(memory_format=torch.channels_last)
     if settings.start:
-        model.load_state_dict(load_prior(Path(settings.start))[1].state_dict())
+        started = load_prior(Path(settings.start))[1]
+        # It may know fewer words: the first ones of today's.
+        started["text_encoder"].resize_token_embeddings(len(tokenizer))
+        model.load_state_dict(started.state_dict())
     running_mean: Any = _ema  # declared for tuples too
     average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=running_mean)
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=1e-3)

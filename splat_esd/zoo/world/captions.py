@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from splat_esd.diffusion.prompts import VIEWS
+from splat_esd.diffusion.prompts import SIDE
 from splat_esd.diffusion.vocabulary import Vocabulary, check_words
 from splat_esd.errors import UsageError
 from splat_esd.paths import ASSETS
@@ -29,7 +29,9 @@ _WORN = {"{toy} wearing {worn}": 5, "{toy} with {worn}": 4, "{worn} on {toy}": 1
 _FRAMES = {"{}": 6, "a photo of {}": 2, "a picture of {}": 1, "an image of {}": 1}
 _FRAMES |= {"a render of {}": 1}
 _SEEN = {"{toy}, {view} view": 5, "{view} view of {toy}": 2, "{toy}, {view}": 1, "{toy} {place}": 3}
-_PLACES = {"front": {"from the front": 1}, "side": {"from the side": 3, "seen from the side": 1}}
+_PLACES = {"front": {"from the front": 1}, SIDE: {"from the side": 3, "seen from the side": 1}}
+_PLACES |= {"left side": {"from the left": 3, "seen from the left": 1}}
+_PLACES |= {"right side": {"from the right": 3, "seen from the right": 1}}
 _PLACES |= {"back": {"from the back": 2, "from behind": 1, "seen from behind": 1}}
 _PLACES |= {"overhead": {"from above": 2, "seen from above": 1}}
 
@@ -142,13 +144,16 @@ def _meanings() -> dict[str, tuple[str, str]]:
     meanings = {word: ("adjective", word) for word in _ADJECTIVES if word}
     meanings |= {"behind": ("view", "back"), "above": ("view", "overhead")}
     for kind, names in (
-        ("view", VIEWS),
+        ("view", ("front", SIDE, "back", "overhead")),
         ("color", COLORS),
         ("accessory", ACCESSORIES),
         ("object", OBJECTS),
     ):
         for name in names:
             meanings |= {word: (kind, name) for word in (*name.split(), name)}
+    # Last, since the order is that of the tokens: priors of before have not these two.
+    for side in ("left", "right"):
+        meanings |= {word: ("view", f"{side} {SIDE}") for word in (side, f"{side} {SIDE}")}
     return meanings
 
 
