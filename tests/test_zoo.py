@@ -72,6 +72,27 @@ def test_training_from_a_prior_keeps_its_autoencoder_and_starts_at_its_weights(t
         train_prior([f"out={tmp_path / 'other'}", f"start={tmp_path / 'here'}"])
 
 
+def test_a_lora_is_trained_on_a_prior_and_prior_lora_takes_it_at_any_strength(tmp_path):
+    given = [f"out={tmp_path}", f"start={ASSETS / 'zoo'}", "photos=4", "batch=2", "threads=1"]
+    file = tmp_path / "from-the-front.safetensors"
+    train_prior([*given, f"lora={file}", "rank=4", "front=1", "unet_minutes=0.05"])
+    assert file.stat().st_size < 0.5e6 and not (tmp_path / "model_index.json").exists()
+    t, g = torch.tensor([500]), torch.Generator().manual_seed(0)
+    z_t = torch.randn(1, models.CHANNELS, 16, 16, generator=g)
+    answers = []
+    for loras in ((), (f"{file}:0",), (f"{file}:1",), (f"{file}:2",)):
+        prior = load_prior(str(ASSETS / "zoo"), device="cpu", dtype="fp32", loras=loras)
+        answers.append(prior.eps(z_t, t, prior.encode_text(["a corgi"])))
+    bare, none, once, twice = answers
+    torch.testing.assert_close(none, bare, atol=1e-6, rtol=0)
+    assert (once - bare).norm() > 1e-3
+    torch.testing.assert_close(
+        twice - bare, 2 * (once - bare), atol=0.05 * float((once - bare).abs().max()), rtol=0
+    )
+    with pytest.raises(UsageError, match=r"a LoRA needs a prior to start from"):
+        train_prior([f"out={tmp_path}", f"lora={file}"])
+
+
 def test_the_embedded_prior_is_small_and_loads_in_a_stock_pipeline():
     from diffusers import StableDiffusionPipeline
 

@@ -18,6 +18,7 @@ from splat_esd.config.schema import (
     ImportConfig,
     MeshConfig,
     Positive,
+    Rank,
     Unit,
     UserPath,
     Weight,
@@ -176,6 +177,10 @@ class ZooTrainArguments(Arguments):
 
     out: UserPath = key(Path("zoo-prior"), "Folder of the prior; the same folder resumes.")
     start: UserPath | None = key(None, "Folder of a prior to start from; its autoencoder is kept.")
+    lora: UserPath | None = key(
+        None, "File for a LoRA on top of `start`, trained in its stead: a dial for prior.lora."
+    )
+    rank: Rank = key(16, "Rank of that LoRA.")
     vae_minutes: Minutes = key(90.0, "Training time of the autoencoder.")
     unet_minutes: Minutes = key(180.0, "Training time of the denoiser and the text encoder.")
     photos: Count = key(40000, "Training pictures.")

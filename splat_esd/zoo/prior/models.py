@@ -135,6 +135,24 @@ def save_prior(out: Path, vae, model, tokenizer, scheduler) -> None:
     write_vocabulary(out, WORDS, GROUPS)
 
 
+def add_lora(unet, rank: int) -> None:
+    """Puts a LoRA on the attention of a denoiser, the only part of it that is then trained."""
+    from peft import LoraConfig
+
+    names = ["to_q", "to_k", "to_v", "to_out.0"]
+    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=names))
+
+
+def write_lora(unet, path: Path) -> None:
+    """Writes the LoRA of a denoiser as diffusers does, in half precision."""
+    from diffusers import StableDiffusionPipeline
+    from peft import get_peft_model_state_dict
+
+    layers = {k: v.half().contiguous() for k, v in get_peft_model_state_dict(unet).items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    StableDiffusionPipeline.save_lora_weights(path.parent, layers, weight_name=path.name)
+
+
 def load_prior(folder: Path):
     """Reads the autoencoder, and denoiser and text encoder, of a prior that `save_prior` wrote, in
     single precision.

@@ -1,5 +1,6 @@
 """Training of the embedded prior: an autoencoder, then a diffusion model on its latents."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from splat_esd import distributed
 from splat_esd.config.commands import ZooTrainArguments
 from splat_esd.diffusion.loading import computes_bf16
+from splat_esd.errors import UsageError
 from splat_esd.zoo.prior.dataset import Bias, Photos, compose, take_photos
 from splat_esd.zoo.prior.history import sample, write_history
 from splat_esd.zoo.prior.loop import Clock, average_gradients, descend, load, log, save
@@ -17,6 +19,7 @@ from splat_esd.zoo.prior.models import (
     CHANNELS,
     SCALE,
     SIZE,
+    add_lora,
     build_scheduler,
     build_text_encoder,
     build_tokenizer,
@@ -24,6 +27,7 @@ from splat_esd.zoo.prior.models import (
     build_vae,
     load_prior,
     save_prior,
+    write_lora,
 )
 from splat_esd.zoo.world.captions import LENGTH
 
@@ -32,11 +36,19 @@ CROP = 64  # pixels: of what the autoencoder sees until WHOLE of its time is ove
 WHOLE = 0.6
 FOLDED = 512  # photos that latents are normalised by
 SAMPLED = 1200.0  # seconds between two looks at what the denoiser draws
+RATE, LORA_RATE = 5e-4, 2e-3  # of Adam, at most
 NOISE = 0.15  # at most, on half of the autoencoder's input: it must read unfinished splats too
 
 
 def main(settings: ZooTrainArguments) -> None:
-    """Trains the prior; run it again on the same folder and it goes on where it stopped."""
+    """Trains the prior, or a LoRA on one; run it again on the same folder and it goes on where it
+    stopped.
+
+    Raises:
+        UsageError: If a LoRA has no prior to start from.
+    """
+    if settings.lora and not settings.start:
+        raise UsageError("lora: a LoRA needs a prior to start from; say start=assets/zoo.")
     torch.set_num_threads(settings.threads)
     out = settings.out
     work = out / "work"
@@ -46,7 +58,8 @@ def main(settings: ZooTrainArguments) -> None:
     vae = started or train_vae(photos, settings, work)
     encode_photos(vae, photos, work / "latents.npy", settings.seed + 1)
     distributed.spawn(train_unet, settings.threads, work / "meeting", settings, vae)
-    write_history(out)
+    if not settings.lora:
+        write_history(out)
 
 
 def photos_of(settings: ZooTrainArguments) -> Photos:
@@ -160,29 +173,24 @@ def encode_batch(vae, photos: Photos, index: Tensor, seed: int) -> np.ndarray:
 
 
 def train_unet(settings: ZooTrainArguments, vae) -> None:
-    """Trains denoiser and text encoder on |v - v_phi(z_t, t, y)|^2, some captions dropped, in each
-    of several processes, and writes their running average as a prior.
+    """Trains denoiser and text encoder, or a LoRA on the denoiser, on |v - v_phi(z_t, t, y)|^2,
+    some captions dropped, in each of several processes, and writes their running average.
     """
     out = settings.out
     photos, first = photos_of(settings), distributed.rank() == 0
     latents = np.load(out / "work" / "latents.npy", mmap_mode="r")
-    torch.manual_seed(settings.seed)
     tokenizer, scheduler = build_tokenizer(), build_scheduler()
-    parts = {"unet": build_unet(), "text_encoder": build_text_encoder(tokenizer)}
-    model = torch.nn.ModuleDict(parts).train().to(memory_format=torch.channels_last)
-    if settings.start:
-        started = load_prior(Path(settings.start))[1]
-        # It may know fewer words: the first ones of today's.
-        started["text_encoder"].resize_token_embeddings(len(tokenizer))
-        model.load_state_dict(started.state_dict())
+    model = _model(settings, tokenizer)
     running_mean: Any = _ema  # declared for tuples too
     average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=running_mean)
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=1e-3)
+    learnt = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(learnt, betas=(0.9, 0.99), weight_decay=1e-3)
     state = {"model": model, "optimizer": optimizer, "average": average}
     step, spent = load(out / "work" / "unet.pt", **state)
     generator, rng = _randomness(settings.seed, step)
-    clock, saved, sampled, losses = Clock(settings.unet_minutes, spent), spent, spent, []
+    clock, saved, losses = Clock(settings.unet_minutes, spent), spent, []
     share = settings.batch // distributed.world()
+    keep = partial(_keep, settings, vae, average.module, tokenizer, scheduler)
     while (spent := distributed.broadcast(clock.spent)) < clock.budget:
         index = torch.randint(len(latents), (share,), generator=generator).numpy()
         captions = [_caption(photos, int(i) % len(photos), rng) for i in index]
@@ -190,7 +198,8 @@ def train_unet(settings: ZooTrainArguments, vae) -> None:
         loss = _denoise(
             model, scheduler, torch.from_numpy(latents[index]).float(), tokens, generator
         )
-        descend(loss, model, optimizer, clock.rate(5e-4, step, spent), average_gradients)
+        rate = clock.rate(LORA_RATE if settings.lora else RATE, step, spent)
+        descend(loss, model, optimizer, rate, average_gradients)
         losses.append(loss.item())
         average.update_parameters(model)
         step += 1
@@ -201,14 +210,37 @@ def train_unet(settings: ZooTrainArguments, vae) -> None:
         if first and spent - saved > 300:
             saved = spent
             save(out / "work" / "unet.pt", step=step, spent=saved, **state)
-            save_prior(out, vae, average.module, tokenizer, scheduler)
-            if saved - sampled > SAMPLED:
-                sampled = saved
-                sample(out, int(saved / 60))
+            keep(spent)
     if first:
         save(out / "work" / "unet.pt", step=step, spent=spent, **state)
-        save_prior(out, vae, average.module, tokenizer, scheduler)
-        sample(out, round(spent / 60))
+        keep(spent)
+
+
+def _model(settings: ZooTrainArguments, tokenizer) -> torch.nn.Module:
+    """Makes what is trained: a new denoiser and text encoder, those of `start`, or `start` frozen
+    with a LoRA on its denoiser's attention.
+    """
+    torch.manual_seed(settings.seed)
+    parts = {"unet": build_unet(), "text_encoder": build_text_encoder(tokenizer)}
+    model = torch.nn.ModuleDict(parts).train().to(memory_format=torch.channels_last)
+    if settings.start:
+        started = load_prior(settings.start)[1]
+        # It may know fewer words: the first ones of today's.
+        started["text_encoder"].resize_token_embeddings(len(tokenizer))
+        model.load_state_dict(started.state_dict())
+    if settings.lora:
+        add_lora(model.requires_grad_(False)["unet"], settings.rank)
+    return model
+
+
+def _keep(settings: ZooTrainArguments, vae, model, tokenizer, scheduler, spent: float) -> None:
+    """Writes the LoRA; or the prior and, every SAMPLED seconds and at the end, what it draws."""
+    if settings.lora:
+        return write_lora(model["unet"], settings.lora)
+    save_prior(settings.out, vae, model, tokenizer, scheduler)
+    drawn = len(list((settings.out / "work" / "samples").glob("*.png")))
+    if spent > SAMPLED * (drawn + 1) or spent >= 60.0 * settings.unet_minutes:
+        sample(settings.out, round(spent / 60))
 
 
 def _randomness(seed: int, step: int) -> tuple[torch.Generator, np.random.Generator]:
