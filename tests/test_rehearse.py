@@ -2,11 +2,13 @@
 
 import json
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
 
 from splat_esd.bench import rehearse
+from splat_esd.bench.products import ProductsInFloat32
 from splat_esd.cli.main import main
 
 TINY = {
@@ -87,3 +89,31 @@ def test_the_shapes_are_the_published_ones():
         with torch.device("meta"):
             count = sum(p.numel() for p in cls(**shape).parameters())
         assert count / 1e6 == pytest.approx(millions, rel=0.015), kind
+
+
+def test_products_of_bf16_are_those_of_float32_rounded_and_backwards_too():
+    g = torch.Generator().manual_seed(0)
+    x, w = (torch.randn(*s, generator=g).bfloat16() for s in ((2, 4, 8, 8), (4, 4, 3, 3)))
+    answers = []
+    for dtype, mode in ((torch.bfloat16, ProductsInFloat32()), (torch.float32, nullcontext())):
+        inputs = [v.to(dtype, copy=True).requires_grad_() for v in (x, w)]
+        with mode:
+            q = torch.nn.functional.conv2d(*inputs, padding=1).flatten(2)[:, None].contiguous()
+            y = torch.nn.functional.scaled_dot_product_attention(q, q, q)
+            y.backward(torch.ones_like(y))
+        answers.append([y.detach(), *(v.grad for v in inputs)])
+    for found, exact in zip(*answers, strict=True):
+        assert found.dtype == torch.bfloat16
+        assert (found.float() - exact).norm() < 0.02 * exact.norm()
+
+
+def test_a_rehearsal_in_bf16_says_where_products_are_computed_in_float32(
+    tiny_shapes, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(rehearse, "computes_bf16", lambda device: False)
+    out = tmp_path / "found.json"
+    asked = ["size=16", "views=2", "steps=1", "device=cpu", "dtype=bf16", f"out={out}"]
+    assert main(["rehearse", "prior=sd15", *asked]) == 0
+    assert "memory is right, seconds are not" in " ".join("".join(capsys.readouterr()).split())
+    found = json.loads(out.read_text())
+    assert found["dtype"] == "torch.bfloat16" and found["products"] == "float32"

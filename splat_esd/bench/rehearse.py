@@ -7,6 +7,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.metadata import version
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from splat_esd import console
 from splat_esd.bench import machine
 from splat_esd.bench.memory import peak_from_now
+from splat_esd.bench.products import ProductsInFloat32
 from splat_esd.config.commands import RehearseArguments, command_line
 from splat_esd.config.load import load_config
 from splat_esd.diffusion.families import FAMILIES
@@ -144,8 +146,15 @@ def main(asked: RehearseArguments) -> None:
         run = make_run(config, prior)
     made = whole()
     meter, seconds = Meter(run), []
+    emulated = half and not computes_bf16(device)
+    if emulated:
+        console.warn(
+            "this processor has no instructions for bf16, so products are computed in float32: "
+            "memory is right, seconds are not."
+        )
     for step in range(asked.steps):
-        seconds.append(meter.step(run, step))
+        with ProductsInFloat32() if emulated else nullcontext():
+            seconds.append(meter.step(run, step))
         console.note(f"step {step + 1} of {asked.steps}: {seconds[-1]:.1f} s")
     parts = meter.parts
     peak = max([made, *(p["gib"] for p in parts.values())])
@@ -159,6 +168,7 @@ def main(asked: RehearseArguments) -> None:
             "machine": machine.describe(),
             "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
             "dtype": str(prior.dtype),
+            "products": "float32" if emulated else str(prior.dtype).removeprefix("torch."),
             "parameters": sum(p.numel() for p in prior.denoiser.parameters()),
             "seconds": seconds,
             "peak_gib": peak,
