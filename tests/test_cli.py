@@ -161,7 +161,6 @@ def test_a_run_without_a_splat_says_how_to_finish_it(
     [
         (UsageError("the prior does not know 'zebra'."), 2, "the prior does not know 'zebra'."),
         (EnvironmentProblem("no GPU here."), 3, "no GPU here."),
-        (KeyboardInterrupt(), 130, "interrupted."),
         (OSError(errno.ENOSPC, "No space left on device", "o/s.ply"), 3, "o/s.ply: No space left"),
         (PermissionError(errno.EACCES, "Permission denied", "o"), 3, "o: Permission denied."),
         (OSError("broken"), 3, "broken."),
@@ -180,6 +179,14 @@ def test_a_failed_run_says_why_and_returns_its_code(
     said = capsys.readouterr().err
     assert said.startswith(f"loading PyTorch ...\nerror: {expected}")
     assert said.count("\n") == 2
+
+
+def test_a_run_that_was_stopped_on_purpose_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.delenv("SPLAT_ESD_TRACEBACK", raising=False)
+    assert fail_with(monkeypatch, KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err == "loading PyTorch ...\ninterrupted.\n"
 
 
 def test_a_full_gpu_is_no_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

@@ -326,7 +326,7 @@ def test_a_run_that_is_removed_meanwhile_is_left_out(server, desk, monkeypatch):
     ("facts", "log", "expected"),
     [
         (None, "", ("new", "")),
-        (None, "$ splat-esd\nloading PyTorch ...\nerror: interrupted.", ("new", "")),
+        (None, "$ splat-esd\nloading PyTorch ...\ninterrupted.", ("new", "")),
         (None, "$ splat-esd\nerror: no GPU here.", ("failed", "no GPU here.")),
         (None, "error: no GPU here.\n$ splat-esd\nloading PyTorch ...", ("new", "")),
         ({"status": "running"}, "", ("interrupted", "")),

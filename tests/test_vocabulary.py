@@ -52,6 +52,8 @@ def test_words_in_groups_are_named_group_by_group_in_their_order(tmp_path):
     known = read_vocabulary(tmp_path)
     assert known.words == {"a", "top", "hat", "cat"}
     assert str(known) == "1 toys: cat; 1 worn: top hat"
+    with pytest.raises(UsageError, match=r"'kat' \(did you mean cat\?\), 'ax'\."):
+        check_words("kat ax", known)
 
 
 def test_a_folder_without_a_vocabulary_knows_every_word(tmp_path):

@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _dispatch(list(argv))
     except KeyboardInterrupt as error:
-        return _failed("interrupted.", getattr(error, "exit_code", 130))
+        return _failed("interrupted.", getattr(error, "exit_code", 130), wanted=True)
     except BrokenPipeError:
         # The reader of stdout has gone (`| head`); python must not flush into the void at exit.
         _close(sys.stdout)
@@ -143,10 +143,10 @@ def _about_files(error: OSError) -> str:
     return f"{error.filename}: {reason}." if error.filename else f"{reason}."
 
 
-def _failed(message: str, code: int) -> int:
-    from splat_esd.console import error
+def _failed(message: str, code: int, *, wanted: bool = False) -> int:
+    from splat_esd import console
 
     if _wants_traceback():
         traceback.print_exc()
-    error(message)
+    (console.note if wanted else console.error)(message)
     return code

@@ -84,7 +84,9 @@ def check_words(prompt: str, vocabulary: Vocabulary) -> None:
     """
     unknown = unknown_words(prompt, vocabulary.words)
     if unknown:
-        names = sorted(word for word in vocabulary.words if word.isalnum())
+        named = {word for names in vocabulary.groups.values() for word in " ".join(names).split()}
+        # Not "in" for "pink": who mistypes means what can be seen.
+        names = sorted(named or (word for word in vocabulary.words if word.isalnum()))
         said = ", ".join(_with_nearest(word, names) for word in unknown)
         raise UsageError(
             f"prompt: this prior does not know {said}. It knows {vocabulary}. {WAY_OUT}"

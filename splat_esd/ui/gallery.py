@@ -62,7 +62,7 @@ def status_of(folder: Path) -> tuple[str, str]:
     if status in ("finished", "interrupted"):
         return str(status), ""
     errors = [line for line in _log(folder) if line.startswith("error: ")]
-    if errors and errors[-1] != "error: interrupted.":
+    if errors:
         return "failed", errors[-1].removeprefix("error: ")
     return "new", ""
 
