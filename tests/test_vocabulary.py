@@ -52,8 +52,8 @@ def test_words_in_groups_are_named_group_by_group_in_their_order(tmp_path):
     known = read_vocabulary(tmp_path)
     assert known.words == {"a", "top", "hat", "cat"}
     assert str(known) == "1 toys: cat; 1 worn: top hat"
-    with pytest.raises(UsageError, match=r"'kat' \(did you mean cat\?\), 'ax'\."):
-        check_words("kat ax", known)
+    with pytest.raises(UsageError, match=r"'catt' \(did you mean cat\?\), 'ax'\."):
+        check_words("catt ax", known)
 
 
 def test_a_folder_without_a_vocabulary_knows_every_word(tmp_path):
@@ -65,7 +65,8 @@ def test_a_folder_without_a_vocabulary_knows_every_word(tmp_path):
 
 def test_the_embedded_prior_says_the_words_it_was_trained_on():
     known = read_vocabulary(ASSETS / "zoo")
-    assert known.words == set(WORDS)
+    # The shipped weights are from before captions told left from right.
+    assert known.words == set(WORDS) - {"left", "right"}
     assert known.groups == GROUPS
     assert [len(names) for names in known.groups.values()] == [26, 8, 6]
 
