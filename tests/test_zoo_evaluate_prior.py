@@ -1,6 +1,7 @@
 import json
 import math
 
+import pytest
 import torch
 from PIL import Image
 
@@ -64,8 +65,16 @@ def test_a_view_is_obeyed_where_the_judge_sees_it():
     def judge(_images):
         return verdict(RED_CORGI, azimuth=math.pi)
 
-    assert obeyed(draw, judge, 2) == {"front": 0.0, "side": 0.0, "back": 1.0}
-    assert [a.split(", ")[-1] for a in asked[::2]] == ["front view", "side view", "back view"]
+    views = ["front", "side", "back", "left side", "right side"]
+    assert obeyed(draw, judge, 2) == {view: float(view == "back") for view in views}
+    assert [a.split(", ")[-1] for a in asked[::2]] == [f"{view} view" for view in views]
+
+
+@pytest.mark.parametrize(("degrees", "side"), [(90, "left side"), (-90, "right side")])
+def test_a_side_is_obeyed_on_its_own_hand_only(degrees, side):
+    seen = lambda _images: verdict(RED_CORGI, azimuth=math.radians(degrees))  # noqa: E731
+    shares = obeyed(lambda caption: torch.zeros(1, 8, 8, 3), seen, 1)
+    assert {view for view, share in shares.items() if share == 1.0} == {"side", side}
 
 
 def test_the_shipped_prior_can_be_examined(tmp_path, capsys):
