@@ -48,7 +48,7 @@ DOORS = {
     | {"zoo.prior.models", "zoo.prior.history"}
     | {"zoo.judge.evaluate_prior"},
     "transformers": {"diffusion.loading", "zoo.prior.models", "metrics.networks"},
-    "peft": {"diffusion.lora"},
+    "peft": {"diffusion.lora", "zoo.prior.models"},
     "gsplat": {"rasterize.cuda", "densify", "gsplat_cpu.install", "formats.compressed_ply"},
     "plyfile": {"formats.ply"},
     "zstandard": {"formats.spz"},
