@@ -148,7 +148,9 @@ def write_lora(unet, path: Path) -> None:
     from diffusers import StableDiffusionPipeline
     from peft import get_peft_model_state_dict
 
-    layers = {k: v.half().contiguous() for k, v in get_peft_model_state_dict(unet).items()}
+    layers: dict[str, Any] = {
+        k: v.half().contiguous() for k, v in get_peft_model_state_dict(unet).items()
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     StableDiffusionPipeline.save_lora_weights(path.parent, layers, weight_name=path.name)
 

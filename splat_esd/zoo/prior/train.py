@@ -216,15 +216,16 @@ def train_unet(settings: ZooTrainArguments, vae) -> None:
         keep(spent)
 
 
-def _model(settings: ZooTrainArguments, tokenizer) -> torch.nn.Module:
+def _model(settings: ZooTrainArguments, tokenizer) -> torch.nn.ModuleDict:
     """Makes what is trained: a new denoiser and text encoder, those of `start`, or `start` frozen
     with a LoRA on its denoiser's attention.
     """
     torch.manual_seed(settings.seed)
     parts = {"unet": build_unet(), "text_encoder": build_text_encoder(tokenizer)}
-    model = torch.nn.ModuleDict(parts).train().to(memory_format=torch.channels_last)
+    parts["unet"].to(memory_format=torch.channels_last)
+    model = torch.nn.ModuleDict(parts).train()
     if settings.start:
-        started = load_prior(settings.start)[1]
+        started: Any = load_prior(settings.start)[1]  # the text encoder's class is not declared
         # It may know fewer words: the first ones of today's.
         started["text_encoder"].resize_token_embeddings(len(tokenizer))
         model.load_state_dict(started.state_dict())
