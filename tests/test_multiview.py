@@ -13,7 +13,7 @@ from splat_esd.cameras import CameraDistribution, orbit_cameras
 from splat_esd.config.load import load_config
 from splat_esd.config.schema import GuidanceConfig
 from splat_esd.diffusion.loading import load_prior
-from splat_esd.diffusion.lora import Phi, camera_vector
+from splat_esd.diffusion.lora import CAMERA_NUMBERS, Phi, camera_vector
 from splat_esd.diffusion.multiview import attend_across_views, poses, stock_config
 from splat_esd.diffusion.prompts import PromptBook
 from splat_esd.distillation import make_guidance
@@ -136,7 +136,7 @@ def test_phi_begins_as_the_prior_with_and_without_cameras(prior):
     phi = Phi(prior, text.rows(slice(0, 1)), rank=2, seed=0)
     vector = camera_vector(around())
     assert torch.equal(phi.eps(z_t, t, vector), told)
-    assert torch.equal(phi.eps(z_t, t, torch.zeros(4, 17)), bare)
+    assert torch.equal(phi.eps(z_t, t, torch.zeros(4, CAMERA_NUMBERS)), bare)
     assert not torch.allclose(told, bare)
 
 

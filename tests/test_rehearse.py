@@ -40,8 +40,16 @@ TINY = {
         "axes_dims_rope": (4, 4, 4, 4),
         "guidance_embeds": False,
     },
+    "mvdream": {
+        "block_out_channels": (16, 16),
+        "cross_attention_dim": 16,
+        "norm_num_groups": 4,
+        "class_embed_type": "projection",
+        "projection_class_embeddings_input_dim": 16,
+    },
 }
 TEXT = {"sd15": (7, 16, 0), "sdxl": (7, 24, 8), "sd35": (9, 24, 8), "flux2_klein": (9, 24, 0)}
+TEXT["mvdream"] = TEXT["sd15"]
 
 
 @pytest.fixture
@@ -68,7 +76,7 @@ def tiny_shapes(monkeypatch):
 @pytest.mark.parametrize("kind", TINY)
 def test_a_rehearsal_tells_seconds_and_memory_by_part(kind, memory, tiny_shapes, tmp_path):
     out = tmp_path / "figures.json"
-    asked = [f"prior={kind}", "size=16", "views=2", "device=cpu", f"memory={memory}"]
+    asked = [f"prior={kind}", "size=16", "views=4", "device=cpu", f"memory={memory}"]
     assert main(["rehearse", *asked, f"out={out}"]) == 0
     found = json.loads(out.read_text())
     assert found["parts"].keys() == {"encode", "prior", "phi, forward", "all else"}
@@ -78,11 +86,17 @@ def test_a_rehearsal_tells_seconds_and_memory_by_part(kind, memory, tiny_shapes,
     assert math.isfinite(found["peak_gib"]) and found["parameters"] > 1000
 
 
+def test_views_that_are_drawn_together_are_asked_for_in_groups(tiny_shapes, capsys):
+    assert main(["rehearse", "prior=mvdream", "size=16", "views=6", "device=cpu"]) == 2
+    assert "cameras.batch_size" in capsys.readouterr().err
+
+
 def test_the_shapes_are_the_published_ones():
     """By their numbers of parameters, in millions; counted without memory."""
     import diffusers
 
     wanted = {"sd15": 860, "sd21": 866, "sdxl": 2567, "sd35": 2243, "flux2_klein": 3876}
+    wanted["mvdream"] = 868
     for kind, millions in wanted.items():
         family, shape, _ = rehearse.SHAPES[kind]
         cls = getattr(diffusers, rehearse.FAMILIES[family].denoiser[1])

@@ -3,6 +3,7 @@
     full   base + weights + views (graph of the encoder + graph of phi) + what a pass works with
     low    base + weights + the larger of the two graphs, of one view    + what a pass works with
 
+What a multi-view prior draws together passes through phi together at memory=low too.
 A graph is what autograd keeps between a forward pass and its backward one. The passes are made on
 tensors without contents, and what they would keep is counted.
 """
@@ -54,20 +55,24 @@ def estimate(
         parameter.data = parameter.data.to(dtype)
     images = torch.zeros(1, size, size, 3, device=META, requires_grad=True)
     side = size // prior._factor
-    z = torch.zeros(1, prior.denoiser.config.in_channels, side, side, device=META, dtype=dtype)
-    t = torch.full((1,), 500, device=META)
-    camera = torch.zeros(1, CAMERA_NUMBERS, device=META, dtype=dtype)
+    drawn = prior.together
+    z = torch.zeros(drawn, prior.denoiser.config.in_channels, side, side, device=META, dtype=dtype)
+    t = torch.full((drawn,), 500, device=META)
+    camera = torch.zeros(drawn, CAMERA_NUMBERS, device=META, dtype=dtype)
     encoder, largest = kept_for_backward(lambda: prior.encode_images(images), prior.vae)
-    few = FEW_TOKENS if on_cpu and prior.family.denoiser[0] == "unet" else 0
+    written_out = on_cpu and prior.family.denoiser[0] == "unet" and drawn == 1
+    few = FEW_TOKENS if written_out else 0
     denoiser, largest_2 = kept_for_backward(lambda: phi._denoise(z, t, camera), prior.denoiser, few)
     weights = sum(_bytes(p) for m in (prior.denoiser, prior.vae) for p in m.parameters())
-    always, working = BASE + weights / GIB, WORKING * max(largest, largest_2) / GIB
-    graphs = {"encoder": encoder / GIB, "phi": denoiser / GIB}
+    always, largest_2 = BASE + weights / GIB, largest_2 / drawn
+    working = WORKING * max(largest, largest_2) / GIB
+    graphs = {"encoder": encoder / GIB, "phi": denoiser / drawn / GIB}
     return {
         "weights": weights / GIB,
         "graphs": graphs,
         "full": always + views * (sum(graphs.values()) + working),
-        "low": always + max(graphs.values()) + working,
+        "low": always
+        + max(graphs["encoder"] + working, drawn * (graphs["phi"] + WORKING * largest_2 / GIB)),
     }
 
 

@@ -19,8 +19,9 @@ from splat_esd.bench.memory import peak_from_now
 from splat_esd.bench.products import ProductsInFloat32
 from splat_esd.config.commands import RehearseArguments, command_line
 from splat_esd.config.load import load_config
-from splat_esd.diffusion.families import FAMILIES
+from splat_esd.diffusion.families import FAMILIES, MULTIVIEW
 from splat_esd.diffusion.loading import computes_bf16
+from splat_esd.diffusion.multiview import attend_across_views
 from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.schedule import Schedule
 from splat_esd.diffusion.text import Text
@@ -98,6 +99,12 @@ SHAPES: dict[str, tuple[str | None, dict[str, Any], tuple[int, int, int]]] = {
         (512, 7680, 0),
     ),
 }
+SHAPES["mvdream"] = (  # SD 2.1's, told cameras
+    MULTIVIEW,
+    SHAPES["sd21"][1]
+    | {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 16},
+    SHAPES["sd21"][2],
+)
 VAE = {
     "block_out_channels": (128, 256, 512, 512),
     "down_block_types": ("DownEncoderBlock2D",) * 4,
@@ -195,9 +202,12 @@ def random_prior(
     latents = {"latent_channels": shape["in_channels"] // family.latents.patch**2}
     path = Schedule.linear(1000, 3.0) if flow else None
     path = path or Schedule.variance_preserving(torch.cumprod(1 - _BETAS, 0))
+    denoiser = _filled(getattr(diffusers, family.denoiser[1]), shape, device, dtype)
+    if name == MULTIVIEW:
+        attend_across_views(denoiser)
     return cls(
         schedule=path.to(device),
-        denoiser=_filled(getattr(diffusers, family.denoiser[1]), shape, device, dtype),
+        denoiser=denoiser,
         vae=_filled(getattr(diffusers, family.vae), VAE | latents, device, dtype),
         text_encoders=[],
         tokenizers=[],

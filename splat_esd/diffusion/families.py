@@ -104,7 +104,6 @@ class Family:
             height and width in pixels.
         denoiser: Its folder and its class in diffusers; `vae` the autoencoder's class.
         prediction: What it answers; None: what its scheduler says.
-        time_embedding: The module whose output the camera of phi is added to.
         lora_targets: The layers that phi's LoRA changes.
         optional: Text encoders that a folder may lack; `large` ones are kept in the precision that
             the denoiser computes in.
@@ -121,7 +120,6 @@ class Family:
     latents: Latents = SCALED
     tokens: Callable[[Any, list[str], int], dict[str, Tensor]] = _tokens
     prediction: str | None = None
-    time_embedding: str = "time_embedding"
     lora_targets: tuple[str, ...] = _ATTENTION
     optional: tuple[str, ...] = ()
     large: tuple[str, ...] = ()
@@ -239,7 +237,6 @@ FAMILIES: dict[str | None, Family] = {
         answer=_sd3_answer,
         denoiser=("transformer", "SD3Transformer2DModel"),
         prediction="flow",
-        time_embedding="time_text_embed",
         lora_targets=_JOINT,
         loras="SD3LoraLoaderMixin",
         optional=("text_encoder_3",),
@@ -254,7 +251,6 @@ FAMILIES: dict[str | None, Family] = {
         latents=Latents(_gathered, _spread, patch=2),
         tokens=_chat,
         prediction="flow",
-        time_embedding="time_guidance_embed",
         lora_targets=(*_JOINT, "to_qkv_mlp_proj"),
         loras="Flux2LoraLoaderMixin",
         large=("text_encoder",),
