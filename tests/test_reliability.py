@@ -20,7 +20,7 @@ from splat_esd.formats.read import open_splats
 from splat_esd.runs.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from splat_esd.runs.folder import RunFolder, claim_run_folder
 from splat_esd.runs.generate import generate
-from splat_esd.runs.interrupt import Interrupted, listening
+from splat_esd.runs.interrupt import BURST, Interrupted, listening
 from splat_esd.runs.lock import EXPIRY, LOCK, hold, holder
 
 
@@ -155,6 +155,20 @@ def test_a_first_signal_waits_for_the_step_and_a_later_one_does_not():
             stop.heard(2)
         with pytest.raises(Interrupted):
             stop.check()
+
+
+def test_signals_of_one_wish_are_one_also_after_the_block():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(Interrupted), listening():
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(BURST)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("change", [("seed: 0", "seed: 1"), ("steps: 10", "steps: 12")])

@@ -7,6 +7,7 @@ Everything heavy is imported by the command that needs it, so help and mistakes 
 
 import io
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -14,25 +15,28 @@ from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdo
 from typing import Any, NoReturn
 
 from splat_esd.cli.commands import COMMANDS
+from splat_esd.cli.environment import prepare
 from splat_esd.cli.help import HELP
 from splat_esd.errors import EnvironmentProblem, SplatError, UsageError, did_you_mean
 from splat_esd.runs.launcher import leads
 
+INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 OUT_OF_MEMORY = "out of memory; try cameras.batch_size=1, quality=draft or a smaller density.cap."
 BUG = "this is a bug in splat-esd; please report it with the lines above."
 
 
 def run() -> NoReturn:
     """The program: `main` on the arguments given, its code returned to the shell."""
-    # Must be set before torch is loaded. OpenMP's threads spin while they wait: long, and one other
-    # program here makes a step six times slower; never, and a step alone takes twice as long.
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    prepare()
     for stream in (sys.stdout, sys.stderr):
         # A prompt may hold characters that an old terminal has not.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     with _quiet_unless_first():
         code = main(sys.argv[1:])
+    if code == INTERRUPTED:
+        # One more of the same Ctrl-C must not kill what is only closing its files.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -57,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _dispatch(list(argv))
     except KeyboardInterrupt as error:
-        return _failed("interrupted.", getattr(error, "exit_code", 130), wanted=True)
+        return _failed("interrupted.", getattr(error, "exit_code", INTERRUPTED), wanted=True)
     except BrokenPipeError:
         # The reader of stdout has gone (`| head`); python must not flush into the void at exit.
         _close(sys.stdout)

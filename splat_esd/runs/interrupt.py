@@ -1,11 +1,13 @@
 """Signals that ask a run to end: Ctrl-C, SIGTERM as Slurm and Kubernetes send it, SIGHUP."""
 
+import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 BURST = 1.0  # seconds within which several signals are one wish
 
@@ -27,7 +29,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.number: int | None = None
-        self._at = 0.0
+        self._at = -math.inf
         self._waiting = self._shielded = False
 
     def wait(self) -> None:
@@ -62,10 +64,27 @@ class Stop:
         finally:
             self._shielded = before
 
+    @property
+    def heard_lately(self) -> bool:
+        """Whether a signal now would be the same wish as the last."""
+        return time.monotonic() - self._at < BURST
+
+    def handing_over(self, handler: Any) -> Callable[[int, FrameType | None], None]:
+        """Returns a handler that drops what belongs to the last wish and then gives way to
+        `handler`.
+        """
+
+        def heard(number: int, _: FrameType | None) -> None:
+            if not self.heard_lately:
+                signal.signal(number, handler)
+                signal.raise_signal(number)
+
+        return heard
+
     def heard(self, number: int, _: FrameType | None = None) -> None:
         """Handles one signal; one within a second of the last is the same wish."""
-        last, self._at = self._at, time.monotonic()
-        if self._at - last < BURST:
+        same, self._at = self.heard_lately, time.monotonic()
+        if same:
             return
         again = self.number is not None
         self.number = number
@@ -77,7 +96,8 @@ class Stop:
 def listening() -> Iterator[Stop]:
     """Yields what signals ask for within the block; outside the main thread none is heard.
 
-    A signal that the process ignores, as under nohup, stays ignored.
+    A signal that the process ignores, as under nohup, stays ignored. Several within a second stay
+    one wish where the block has ended meanwhile.
     """
     stop, before = Stop(), {}
     if threading.current_thread() is threading.main_thread():
@@ -89,4 +109,4 @@ def listening() -> Iterator[Stop]:
         yield stop
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, stop.handing_over(handler) if stop.heard_lately else handler)
