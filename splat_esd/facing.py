@@ -8,17 +8,16 @@ from torch import Tensor
 
 from splat_esd.cameras import turntable
 from splat_esd.diffusion.prior import Prior
-from splat_esd.diffusion.prompts import PromptBook, named_views, view_weights
+from splat_esd.diffusion.prompts import AROUND, PromptBook, named_views, view_weights
 from splat_esd.diffusion.text import Text
 from splat_esd.gaussians import Gaussians
 from splat_esd.rasterize import rasterize
 
-AROUND = 12  # views that are shown to the prior
+SHOWN = 12  # views that are shown to the prior
 CANDIDATES = 36  # directions among which the front is sought
 ELEVATION, DISTANCE, FOVY = math.radians(15), 2.45, math.radians(43)
 TIMES = (0.6, 0.7, 0.75, 0.8, 0.85)  # of the schedule: the less noise, the more details count
 GREY = 0.75  # of the background
-NAMED = 4  # front, sides and back: a turntable has no view from above
 
 
 @torch.no_grad()
@@ -39,20 +38,20 @@ def find_front(prior: Prior, book: PromptBook, gaussians: Gaussians, *, seed: in
         Your Diffusion Model is Secretly a Zero-Shot Classifier (Li et al., 2023), Eq. 7.
     """
     cameras = turntable(
-        AROUND,
+        SHOWN,
         elevation=ELEVATION,
         distance=DISTANCE,
         fovy=FOVY,
         width=prior.image_size,
         height=prior.image_size,
     ).to(prior.device)
-    background = torch.full((AROUND, 3), GREY, device=prior.device)
+    background = torch.full((SHOWN, 3), GREY, device=prior.device)
     z = prior.encode_images(rasterize(gaussians, cameras, background=background).rgb)
     bare = prior.encode_text([f"{view} view" for view in named_views(prior)])
     asked, alone = (denoising_losses(prior, texts, z, seed=seed) for texts in (book.views, bare))
     losses = asked + alone
     around = 2 * math.pi * torch.arange(CANDIDATES) / CANDIDATES
-    weights = torch.stack([view_weights(cameras, float(front))[:, :NAMED] for front in around])
+    weights = torch.stack([view_weights(cameras, float(front))[:, :AROUND] for front in around])
     best = (weights.to(losses) * losses).sum((1, 2)).argmin()
     return round(math.degrees(float(around[best])), 1)
 
@@ -64,13 +63,13 @@ def denoising_losses(
     a sum over TIMES with one eps that all words share, in units of the spread at that time.
     """
     generator = torch.Generator(z.device).manual_seed(seed)
-    losses = torch.zeros(len(z), NAMED, device=z.device)
+    losses = torch.zeros(len(z), AROUND, device=z.device)
     for time in TIMES:
         t = torch.full((len(z),), int(time * len(prior.schedule)), device=z.device)
         eps = torch.randn(z.shape, generator=generator, device=z.device)
         z_t = prior.schedule.add_noise(z, eps, t)
         found = []
-        for view in range(NAMED):
+        for view in range(AROUND):
             text = texts.rows(slice(view, view + 1)).expand(len(z))
             off = prior.eps(z_t, t, text) - eps
             found.append(off.square().flatten(1).mean(1))

@@ -8,7 +8,7 @@
 
 phi(z_t, t) is the score of all our renders, phi(z_t, t, c) that of the renders from camera c; their
 difference is the gradient of log q(c | z_t), so lambda > 0 rewards views that tell where they were
-taken from: no face on every side.
+taken from: no face on every side. With one object it is also known without phi: entropy.py.
 
 References:
     ESD: Taming Mode Collapse in Score Distillation (Wang et al., 2024), Eq. 10 and Algorithm 1.
@@ -16,7 +16,7 @@ References:
     DreamFusion: SDS (Poole et al., 2022), Eq. 3. ProlificDreamer: VSD (Wang et al., 2023), Eq. 9.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -31,8 +31,8 @@ from splat_esd.diffusion.prompts import PromptBook
 from splat_esd.diffusion.schedule import sample_steps
 from splat_esd.diffusion.text import concatenate
 from splat_esd.distributed import Rows
-
-BUCKETS = 4  # of t, for the measured share of the entropic term
+from splat_esd.entropy import entropic_shares, null_minus_camera
+from splat_esd.rectify import Evidence, Rectifier
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Score:
     Arguments:
         grad: grad_z of each view, to descend:  d loss / d z = grad_z / B.
         phi: What teaches phi, at the same (z_t, t, eps); None without a phi.
+        evidence: What teaches the rectifier; None without one.
         stats: Numbers to log: the norm of the score, UNet evaluations (one for each view's latents
             shown to the UNet once), the entropic term's share by quarter of the schedule.
     """
@@ -49,6 +50,7 @@ class Score:
     grad: Float[Tensor, "B C h w"]
     stats: dict[str, float]
     phi: "DenoisingLosses | None" = None
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,17 @@ class DenoisingLosses:
 
 @dataclass(frozen=True)
 class Noisy:
-    """The renders' latents z, and z_t = alpha_t z + sigma_t eps: one draw for theta and phi."""
+    """The renders' latents z, and z_t = alpha_t z + sigma_t eps: one draw for theta and phi.
+
+    Arguments:
+        others: Latents of further views, where the entropic term is computed from them.
+    """
 
     z: Float[Tensor, "B C h w"]
     z_t: Float[Tensor, "B C h w"]
     t: Int[Tensor, " B"]
     eps: Float[Tensor, "B C h w"]
+    others: Float[Tensor, "K C h w"] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ class Particles:
 
     Arguments:
         eps: eps_q, its score.
-        entropic: lambda (phi(z_t, t, c) - phi(z_t, t)), or None where it is not known.
+        entropic: lambda (eps(z_t, t, c) - eps(z_t, t)), or None where it is not known.
         losses: What teaches phi, or None without one.
     """
 
@@ -108,13 +115,16 @@ class SDS:
     """
 
     phi: Phi | None = None
+    rectifier: Rectifier | None = None
+    others = 0  # further views that a step needs
 
     @property
     def evaluations(self) -> dict[str, int]:
         """Returns how often a step shows each view's latents to the UNet; one of phi's passes also
         trains it.
         """
-        return {"unet_prior": 4 if self.perp_neg else 2, "unet_phi": 0}
+        asked = 1 if self.rectifier is None else len(self.book.shares)
+        return {"unet_prior": 1 + asked + (2 if self.perp_neg else 0), "unet_phi": 0}
 
     def __init__(
         self,
@@ -128,6 +138,8 @@ class SDS:
     ):
         self.prior, self.book, self.config = prior, book, config
         self.cfg_scale, self.perp_neg, self.steps = cfg_scale, perp_neg, steps
+        if config.rectify is not None:
+            self.rectifier = Rectifier(book.shares, prior.schedule)
 
     @torch.no_grad()
     def gradient(
@@ -137,21 +149,26 @@ class SDS:
         step: int,
         generator: torch.Generator,
         rows: Rows | None = None,
+        others: Float[Tensor, "K C h w"] | None = None,
     ) -> Score:
         """Returns grad_z = w(t) (eps_prior - eps_q) of each view at a random time.
 
         Arguments:
             rows: Which rows of the whole batch these views are, for which all is drawn.
+            others: Latents of `self.others` further views, before the same background.
         """
         rows = rows or Rows(len(z))
-        noisy = self.diffuse(z, cameras, step, generator, rows)
+        noisy = replace(self.diffuse(z, cameras, step, generator, rows), others=others)
         q = self.particles(noisy, cameras, generator, rows)
         difference = self.prior_eps(noisy.z_t, noisy.t, cameras) - q.eps
+        evidence = None
+        if self.rectifier is not None:
+            evidence = self.rectifier.evidence(noisy.eps, noisy.t, cameras, rows)
         stats = {"score_norm": difference.square().mean().sqrt().item()}
         if q.entropic is not None:
             stats |= entropic_shares(q.entropic, difference, noisy.t, len(self.prior.schedule))
         grad = self.weight(noisy.t) * difference
-        return Score(grad, stats | self.evaluations, q.losses)
+        return Score(grad, stats | self.evaluations, q.losses, evidence)
 
     def diffuse(
         self, z: Tensor, cameras: Cameras, step: int, generator: torch.Generator, rows: Rows
@@ -187,14 +204,19 @@ class SDS:
 
             clamp(s * [d_c + sum_i w_i perp(d_i, d_c)]),   d_c = eps_c - eps_u,  w_i < 0
 
-        where d_i are the views that this one must not look like.
+        where d_i are the views that this one must not look like. A rectified prior's eps_c is that
+        of all views' words, each as far as it holds.
 
         References:
             Perp-Neg (Armandpour et al., 2023), Eq. 8; score clipping: Debiasing Scores and Prompts
             (Hong et al., 2023), Sec. 4.1.
         """
         negative = self.book.negative.expand(len(z_t))
-        texts = [negative, self.book.embed(cameras)]
+        texts = [negative]
+        if self.rectifier is None:
+            texts.append(self.book.embed(cameras))
+        else:
+            texts += [text.expand(len(z_t)) for text in self.book.around]
         if self.perp_neg:
             texts += self.book.opposed(cameras)
         rows, text = len(texts), concatenate(texts)
@@ -202,6 +224,8 @@ class SDS:
             text = text.seen_from(poses(cameras.c2w).repeat(rows, 1))
         out = self.prior.eps(z_t.repeat(rows, 1, 1, 1), t.repeat(rows), text)
         eps_u, eps_c, *others = out.chunk(rows)
+        if self.rectifier is not None:
+            eps_c, others = self.rectifier.mix([eps_c, *others], t, cameras), []
         direction = eps_c - eps_u
         away = sum((perpendicular(e - eps_u, direction) for e in others), torch.zeros_like(z_t))
         change = scale * (direction - self.config.perp_neg.weight * away)
@@ -251,12 +275,23 @@ class ESD(SDS):
             ValueError: If the configuration has none.
         """
         if self.config.lam is None:
-            raise ValueError("config.lam: expected a number in [0, 1], got None.")
+            raise ValueError("config.lam: expected a number, got None.")
         return self.config.lam
 
     @property
+    def exact(self) -> bool:
+        """Whether the entropic term is computed from further views instead of phi."""
+        return self.config.entropy == "exact"
+
+    @property
+    def others(self) -> int:
+        """How many further views a step needs: none at lambda = 0, which is VSD."""
+        return self.config.entropy_views if self.exact and self.lam > 0 else 0
+
+    @property
     def evaluations(self) -> dict[str, int]:
-        return super().evaluations | {"unet_phi": 1 if self.lam in (0.0, 1.0) else 2}
+        one = self.exact or self.lam in (0.0, 1.0)
+        return super().evaluations | {"unet_phi": 1 if one else 2}
 
     def particles(
         self, noisy: Noisy, cameras: Cameras, generator: torch.Generator, rows: Rows
@@ -269,9 +304,16 @@ class ESD(SDS):
         teaches phi: of each sample one branch carries a graph, the one without the camera with
         probability `camera_drop`, each on its own coin. One coin for the batch would starve the
         null branch, the one that carries the entropy.
+
+        With the exact entropic term phi is always told the camera, and eps_q is
+        phi(z_t, t, c) + lambda (eps_null - eps_camera).
         """
         lam = self.lam
         eps, losses = self._taught(noisy, cameras, generator, rows)
+        if noisy.others is not None:
+            schedule = self.prior.schedule
+            term = lam * null_minus_camera(noisy.z, noisy.z_t, noisy.t, noisy.others, schedule)
+            return Particles(eps + term, -term, losses)
         if lam in (0.0, 1.0):
             return Particles(eps, None, losses)
         kept, camera = ~losses.dropped, camera_vector(cameras)
@@ -300,27 +342,12 @@ class ESD(SDS):
 
     def _coins(self, count: int, generator: torch.Generator) -> Bool[Tensor, " B"]:
         """Draws whose camera phi is not told; at lambda = 0 and 1 one branch alone is asked."""
-        if self.lam in (0.0, 1.0):
-            return torch.full((count,), self.lam == 1.0, device=generator.device)
+        if self.exact or self.lam in (0.0, 1.0):
+            nameless = not self.exact and self.lam == 1.0
+            return torch.full((count,), nameless, device=generator.device)
         group = self.prior.together  # one that is told would tell its neighbours
         coin = torch.rand(count // group, generator=generator, device=generator.device)
         return (coin < self.config.lora.camera_drop).repeat_interleave(group)
-
-
-def entropic_shares(
-    entropic: Float[Tensor, "B C h w"],
-    difference: Float[Tensor, "B C h w"],
-    t: Int[Tensor, " B"],
-    T: int,
-) -> dict[str, float]:
-    """Returns |entropic term| / |eps_prior - eps_q|, a mean for each quarter of the schedule that
-    the batch fell into.
-    """
-    share = entropic.flatten(1).norm(dim=1) / difference.flatten(1).norm(dim=1).clamp_min(1e-12)
-    bucket = t * BUCKETS // T
-    return {
-        f"entropic_share_{b}": share[bucket == b].mean().item() for b in bucket.unique().tolist()
-    }
 
 
 def perpendicular(

@@ -14,7 +14,7 @@ bits.
 
 import math
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -110,8 +110,7 @@ def make_run(config: Config, prior: Prior) -> Run:
     )
     phi_optimizer = None
     if guidance.phi is not None:
-        phi = guidance.phi.trainable().values()
-        phi_optimizer = torch.optim.Adam(phi, lr=config.guidance.lora.learning_rate)
+        phi_optimizer = torch.optim.Adam(guidance.phi.groups())
     views = config.cameras
     return Run(
         config=config,
@@ -197,19 +196,21 @@ def _train_step(run: Run, step: int) -> dict[str, float | int]:
     rows = rows_of(config.cameras.batch_size)  # of the batch, which every process draws whole
     generator = step_generator(run.seed, step, run.device)
     cameras = rows.of(run.cameras.sample(generator, step / config.steps))  # c ~ p(c)
-    background = rows.of(run.background.sample(rows.count, generator))
+    background = rows.of(_background(run, rows.count, generator))
     out = render(run, cameras, background)  # x = g(theta, c)
     z = run.prior.encode_images(out.rgb)  # z = E(x)
 
     # E[ (dz/dtheta)^T grad_z ]  and  grad_phi |phi(z_t, t, c or null) - eps|^2, of one draw
-    score = run.guidance.gradient(z.detach(), cameras, step, generator, rows)
+    others = _further_views(run, step, background, generator)
+    score = run.guidance.gradient(z.detach(), cameras, step, generator, rows, others)
     loss = run.prior.surrogate(out.rgb, z, score.grad)  # d loss / d z = grad_z / B
     loss = loss + regularize(out, run.gaussians, **config.regularize.at(step / config.steps))
     run.density.before_backward(out)
     (rows.share * loss).backward()
     phi_stats = _phi_gradient(run, score.phi, rows)
     screen = run.density.screen_gradients(out, step, rows.count)
-    sum_in_place(_gradients(run) + list(screen.values()))  # before anything has changed
+    evidence = [] if score.evidence is None else score.evidence.tensors()
+    sum_in_place(_gradients(run) + list(screen.values()) + evidence)  # before anything has changed
     run.leash.hold(run.gaussians, screen)
     finite = _finite(run)
 
@@ -234,6 +235,8 @@ def _train_step(run: Run, step: int) -> dict[str, float | int]:
                 _put_back(run, before)
     if finite:
         stats = run.density.after_step(screen, step, generator)
+        if run.guidance.rectifier is not None and score.evidence is not None:
+            run.guidance.rectifier.learn(score.evidence)
     run.refused = 0 if finite else run.refused + 1
     run.refused_in_all += not finite
     for optimizer in run.optimizers.values():
@@ -244,6 +247,29 @@ def _train_step(run: Run, step: int) -> dict[str, float | int]:
             "nothing was changed by them. Try prior.dtype=fp32, or a lower guidance.cfg_scale."
         )
     return mean_of(score.stats | phi_stats, rows.share) | stats
+
+
+def _background(run: Run, count: int, generator: torch.Generator) -> torch.Tensor:
+    """Draws a colour for each view, or one for all where views are held against each other."""
+    if not run.guidance.others:
+        return run.background.sample(count, generator)
+    return run.background.sample(1, generator).expand(count, -1)
+
+
+@torch.no_grad()
+def _further_views(
+    run: Run, step: int, background: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor | None:
+    """Returns latents of as many views from p(c) as the guidance needs, or None if it needs
+    none.
+    """
+    count = run.guidance.others
+    if not count:
+        return None
+    around = replace(run.cameras, batch_size=count, together=1)
+    cameras = around.sample(generator, step / run.config.steps)
+    out = render(run, cameras, background[:1].expand(count, -1))
+    return run.prior.encode_images(out.rgb)
 
 
 def _gradients(run: Run) -> list[torch.Tensor]:
@@ -288,8 +314,9 @@ def _slow_down(run: Run) -> None:
         for group in optimizer.param_groups:
             group["lr"] *= run.rate_factor
     if run.phi_optimizer is not None:
+        rate = run.config.guidance.lora.learning_rate * run.rate_factor
         for group in run.phi_optimizer.param_groups:
-            group["lr"] = run.config.guidance.lora.learning_rate * run.rate_factor
+            group["lr"] = rate * group["times"]
 
 
 def _optimizers(run: Run) -> list[torch.optim.Optimizer]:
@@ -337,6 +364,8 @@ def run_state(run: Run) -> dict[str, Any]:
     if run.guidance.phi is not None and run.phi_optimizer is not None:
         state["phi"] = {k: p.detach() for k, p in run.guidance.phi.trainable().items()}
         state["phi_optimizer"] = run.phi_optimizer.state_dict()
+    if run.guidance.rectifier is not None:
+        state["rectifier"] = run.guidance.rectifier.state_dict()
     return state
 
 
@@ -356,6 +385,8 @@ def restore_run(run: Run, state: dict[str, Any]) -> None:
             for name, parameter in run.guidance.phi.trainable().items():
                 parameter.copy_(state["phi"][name])
         run.phi_optimizer.load_state_dict(state["phi_optimizer"])
+    if run.guidance.rectifier is not None:
+        run.guidance.rectifier.load_state_dict(state["rectifier"])
 
 
 def initial_splats(config: Config, seed: int) -> ImportedSplats:

@@ -12,14 +12,15 @@ from splat_esd.cameras import orbit_cameras
 from splat_esd.config.schema import GuidanceConfig, LoraConfig, PerpNegConfig
 from splat_esd.diffusion.families import FAMILIES
 from splat_esd.diffusion.loading import load_prior
-from splat_esd.diffusion.lora import Phi, camera_vector
+from splat_esd.diffusion.lora import CAMERA_NUMBERS, Phi, camera_vector
 from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.prompts import PromptBook
 from splat_esd.diffusion.schedule import Schedule
 from splat_esd.diffusion.text import Text
 from splat_esd.distillation import CSD, SDI, make_guidance, mixed
 from splat_esd.distributed import Rows
-from splat_esd.guidance import ESD, SDS, Noisy, entropic_shares, perpendicular
+from splat_esd.entropy import entropic_shares
+from splat_esd.guidance import ESD, SDS, Noisy, perpendicular
 
 T = 1000
 BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, T, dtype=torch.float64) ** 2
@@ -227,7 +228,7 @@ def test_lambda_weighs_the_null_score_and_one_minus_lambda_the_cameras(prior, la
     found = particles(esd, z_t, t, eps, cameras).eps
     with torch.enable_grad():  # as the pass that teaches runs: its attention is written out
         camera = esd.phi.eps(z_t, t, camera_vector(cameras)).detach()
-        null = esd.phi.eps(z_t, t, torch.zeros(3, 17)).detach()
+        null = esd.phi.eps(z_t, t, torch.zeros(3, CAMERA_NUMBERS)).detach()
     assert (camera - null).abs().max() > 1e-3
     if lam == 0.0:
         assert torch.equal(found, camera)
@@ -263,7 +264,7 @@ def test_the_loss_gradient_is_the_weighted_score_difference_over_the_batch(prior
     with torch.no_grad():
         e_u = prior.eps(z_t, t, prior.encode_text([""] * 3))
         e_c = prior.eps(z_t, t, esd.book.embed(cameras))
-        mix = 0.5 * esd.phi.eps(z_t, t, torch.zeros(3, 17))
+        mix = 0.5 * esd.phi.eps(z_t, t, torch.zeros(3, CAMERA_NUMBERS))
         mix = mix + 0.5 * esd.phi.eps(z_t, t, camera_vector(cameras))
     w = 1 - prior.schedule.alphas[t].square().view(-1, 1, 1, 1)
     expected = w * (e_u + 4.0 * (e_c - e_u) - mix) / 3
@@ -383,7 +384,8 @@ def test_the_entropic_share_is_measured_by_quarter_of_the_schedule(prior):
         difference = esd.prior_eps(z_t, t, cameras) - q.eps
         stats = entropic_shares(q.entropic, difference, t, len(prior.schedule))
         term = 0.5 * (
-            esd.phi.eps(z_t, t, camera_vector(cameras)) - esd.phi.eps(z_t, t, torch.zeros(3, 17))
+            esd.phi.eps(z_t, t, camera_vector(cameras))
+            - esd.phi.eps(z_t, t, torch.zeros(3, CAMERA_NUMBERS))
         )
     expected = (term.flatten(1).norm(dim=1) / difference.flatten(1).norm(dim=1)).tolist()
     found = [stats[f"entropic_share_{b}"] for b in (0, 1, 3)]

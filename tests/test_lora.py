@@ -3,10 +3,11 @@ import math
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
+from peft.tuners.lora import LoraLayer
 
 from splat_esd.cameras import orbit_cameras
 from splat_esd.diffusion.loading import load_prior
-from splat_esd.diffusion.lora import Phi, camera_vector
+from splat_esd.diffusion.lora import CAMERA_NUMBERS, Phi, camera_vector
 
 
 def cameras(azimuth, fovy=0.75):
@@ -69,7 +70,7 @@ def test_phi_starts_at_the_prior_with_and_without_a_camera(prior):
     phi = phi_of(prior)
     expected = prior.eps(z_t, t, prior.encode_text(["a corgi"] * 2))
     torch.testing.assert_close(phi.eps(z_t, t, camera_vector(cameras([0.0, 1.0]))), expected)
-    torch.testing.assert_close(phi.eps(z_t, t, torch.zeros(2, 17)), expected)
+    torch.testing.assert_close(phi.eps(z_t, t, torch.zeros(2, CAMERA_NUMBERS)), expected)
 
 
 @torch.no_grad()
@@ -104,6 +105,29 @@ def test_no_camera_looks_like_the_null_token_and_the_field_of_view_is_told():
     assert a[0, 15] == 1.0
     assert torch.equal(a[:, :16], b[:, :16])
     assert b[0, 16].item() == pytest.approx(math.tan(0.5))
+
+
+def test_phi_is_told_waves_of_the_azimuth():
+    azimuth = torch.tensor([0.3, -2.0])
+    told = camera_vector(cameras(azimuth.tolist()))[:, 17:]
+    k = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    expected = torch.cat([torch.sin(azimuth[:, None] * k), torch.cos(azimuth[:, None] * k)], 1)
+    torch.testing.assert_close(told, expected, atol=1e-6, rtol=1e-6)
+
+
+def test_the_camera_moves_every_words_vector_alike(tiny_sd):
+    phi = phi_of(load_prior(str(tiny_sd), device="cpu", dtype="fp32"))
+    disturb(phi)
+    heard = []
+    phi.prior.denoiser.register_forward_pre_hook(
+        lambda _module, _inputs, named: heard.append(named["encoder_hidden_states"]),
+        with_kwargs=True,
+    )
+    z_t, t = noisy(phi.prior)
+    camera = camera_vector(cameras([0.0, 1.0]))
+    phi.eps(z_t, t, camera)
+    expected = phi.text.embeds + phi.camera(camera)[:, None]
+    torch.testing.assert_close(heard[0], expected)
 
 
 def test_phi_learns_to_denoise_what_it_is_shown_and_the_prior_stays(prior):
@@ -161,6 +185,25 @@ def test_phis_weights_are_float32_on_a_bf16_prior(tiny_sd):
     camera = camera_vector(cameras([0.0, 2.0]))
     losses_of(phi, z_t, t, torch.randn_like(z_t), camera, MIXED).sum().backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in phi.trainable().values())
+
+
+def test_a_folded_layer_answers_as_pefts_does_and_so_do_its_gradients(prior):
+    phi = phi_of(prior)
+    disturb(phi)
+    prior.denoiser.enable_adapters()
+    g = torch.Generator().manual_seed(2)
+    layers = [m for m in prior.denoiser.modules() if isinstance(m, LoraLayer)]
+    assert layers
+    for layer in layers:
+        matrices = [layer.lora_A["phi"].weight, layer.lora_B["phi"].weight]
+        x = torch.randn(3, 5, layer.in_features, generator=g).requires_grad_()
+        cotangent = torch.randn(3, 5, layer.out_features, generator=g)
+        found, expected = layer(x), type(layer).forward(layer, x)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(
+            torch.autograd.grad(found, [x, *matrices], cotangent),
+            torch.autograd.grad(expected, [x, *matrices], cotangent),
+        )
 
 
 @pytest.mark.parametrize("prior", UNETS, indirect=True)

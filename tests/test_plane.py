@@ -9,9 +9,11 @@ import torch
 from splat_esd.cli.main import main
 from splat_esd.config.commands import ToyArguments, read_arguments
 from splat_esd.diffusion.schedule import Schedule
+from splat_esd.diffusion.text import Text
 from splat_esd.errors import UsageError
 from splat_esd.plane import exact, gaussian, janus
 from splat_esd.plane.exact import SCHEDULE, Mixture
+from splat_esd.rectify import mixed
 
 
 def test_a_mixtures_noise_is_minus_sigma_times_the_gradient_of_its_log_density():
@@ -100,15 +102,41 @@ def test_entropy_grows_with_lambda_and_stays_below_its_closed_form():
     assert all(row["entropy"] < row["entropy_closed_form"] + 0.1 for row in rows)
 
 
+@pytest.mark.parametrize("lam", [0.5, 1.0])
+def test_on_a_rectified_prior_all_sides_show_alike_however_peaked_it_is(lam):
+    row = janus.rectified(lam, 8.0, seed=0)
+    assert row["clear"] > 0.95
+    assert row["entropy"] == pytest.approx(math.log(janus.MODES), abs=0.05)
+    assert row["front"] == pytest.approx(1 / janus.MODES, abs=0.05)
+
+
+def test_each_sides_score_by_its_share_is_the_score_of_the_rectified_mixture():
+    """rho_k ~ f_k p(z_t | y_k),  with densities written with torch.distributions."""
+    t, z = torch.full((5,), 300), torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    alpha, sigma = SCHEDULE.alpha(t[:1]).item(), SCHEDULE.sigma(t[:1]).item()
+    wide = (alpha**2 * janus.WIDTH**2 + sigma**2) ** 0.5
+    density = torch.distributions.Normal(alpha * janus.PLACES, wide)
+    rho = density.log_prob(z[:, None]).sum(-1).softmax(-1)
+    cov = janus.WIDTH**2 * torch.eye(2)
+    prior = janus.SidesPrior(Mixture(janus.preference(8.0)[None], janus.PLACES[None], cov))
+    z_t = z[:, :, None, None]
+    asked = [torch.full((5, 1, 1), 1.0 + side) for side in range(janus.MODES)]
+    answers = torch.stack([prior.eps(z_t, t, Text(number)) for number in asked])
+    even = Mixture(torch.full((1, janus.MODES), 1 / janus.MODES), janus.PLACES[None], cov)
+    torch.testing.assert_close(mixed(answers, rho), even.eps(z_t, t), atol=1e-5, rtol=1e-4)
+
+
 def test_the_command_writes_its_numbers_and_a_figure(tmp_path, capsys):
     out = tmp_path / "toy"
     assert main(["toy", f"out={out}", "lambdas=[1]", "peaks=[1,4]", "steps=20", "seed=3"]) == 0
     found = json.loads((out / "toy.json").read_text())
     assert [row["lambda"] for row in found["gaussian"]] == [None, 1.0]
     assert len(found["janus"]) == 4 and found["seed"] == 3
+    assert [row["lambda"] for row in found["rectified"]] == [None, 1.0]
     assert math.isclose(sum(found["janus"][0]["shown"]), 1.0, rel_tol=1e-6)
     assert (out / "toy.png").read_bytes().startswith(b"\x89PNG")
-    assert "| ESD 1 " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "| ESD 1 " in said and "rectified prior" in said
 
 
 @pytest.mark.parametrize(

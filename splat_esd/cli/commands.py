@@ -14,6 +14,7 @@ from typing import Any
 from splat_esd.config.commands import (
     Arguments,
     BenchMeshArguments,
+    BenchPhiArguments,
     BenchRasterArguments,
     BenchRefineArguments,
     BenchStepArguments,
@@ -182,6 +183,7 @@ COMMANDS: dict[str, Command] = {
     "rehearse": _command("rehearse", RehearseArguments, "bench.rehearse:main"),
     "bench raster": _command("bench raster", BenchRasterArguments, "bench.raster:main"),
     "bench step": _command("bench step", BenchStepArguments, "bench.step:main"),
+    "bench phi": _command("bench phi", BenchPhiArguments, "bench.phi:main"),
     "bench refine": _command("bench refine", BenchRefineArguments, "bench.refine:main"),
     "bench mesh": _command("bench mesh", BenchMeshArguments, "bench.mesh:main"),
     "zoo train": _command("zoo train", ZooTrainArguments, "zoo.prior.train:main"),

@@ -2,6 +2,7 @@
 
 from splat_esd.config.commands import (
     BenchMeshArguments,
+    BenchPhiArguments,
     BenchRasterArguments,
     BenchRefineArguments,
     BenchStepArguments,
@@ -164,9 +165,9 @@ A file of your own:
   common: [quality=draft]
 
 Runs every prompt with every method and every seed, each in a folder of its own
-(OUT/PROMPT/METHOD/sSEED), evaluates them, and writes report.html, sheets.png, methods.svg and
-results.json into OUT. Finished runs are kept, stopped ones continue, and a failed run stops no
-other: give the same command again. Each run's output is in its log.txt.
+(OUT/PROMPT/METHOD/sSEED), evaluates them, and writes report.html, sheets.png, turning.webp (of up
+to 24 runs), methods.svg and results.json into OUT. Finished runs are kept, stopped ones continue,
+and a failed run stops no other: give the same command again. Each run's output is in its log.txt.
 
 {help_table(Experiment, _STUDY_KEYS)}
 """
@@ -176,7 +177,7 @@ splat-esd toy [KEY=VALUE...]
 
 SDS, VSD and ESD in two dimensions, where all scores are known: how much of a Gaussian's variance
 each method keeps, and which sides the views around an object show if the prior prefers the front.
-Takes about half a minute; writes toy.json and toy.png.
+Takes about two minutes; writes toy.json and toy.png.
 
 {help_table(ToyArguments)}
 """
@@ -223,6 +224,13 @@ many threads and in one of one thread; each part of it, and how near the passes 
 to what this processor can do. With against=PYTHON beside another installation, in turn.
 
 {help_table(BenchStepArguments)}
+
+splat-esd bench phi RUN... [KEY=VALUE...]
+
+Teaches phi alone on the splats of finished runs and says what it has learnt of the camera: its loss
+with and without, at several times. Two minutes each.
+
+{help_table(BenchPhiArguments, ("steps", "out"))}
 
 splat-esd bench refine [KEY=VALUE...]
 

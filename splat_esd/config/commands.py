@@ -98,7 +98,7 @@ class ToysArguments(Arguments):
     )
 
 
-LargePrior = Literal["sd15", "sd21", "sdxl", "sd35", "flux2_klein"]
+LargePrior = Literal["sd15", "sd21", "sdxl", "sd35", "flux2_klein", "mvdream"]
 
 
 class DoctorArguments(Arguments):
@@ -159,6 +159,15 @@ class BenchRefineArguments(Arguments):
     out: UserPath = key(Path("bench-refine.json"), "JSON file; what it holds is not made again.")
 
 
+class BenchPhiArguments(Arguments):
+    """splat-esd bench phi RUN..."""
+
+    WORDS: ClassVar[str] = "runs"
+    runs: tuple[UserPath, ...] = key((), "Folders of finished runs by vsd or esd.")
+    steps: Count = key(300, "Updates of phi, of eight views each.")
+    out: UserPath | None = key(None, "JSON file for every figure.")
+
+
 class RehearseArguments(Arguments):
     """splat-esd rehearse"""
 
@@ -187,6 +196,9 @@ class ZooTrainArguments(Arguments):
     front: Unit = key(0.0, "Share of the pictures taken from the front.")
     sides: Unit = key(0.0, "Share of the pictures taken from the sides.")
     batch: Count = key(48, "Pictures in a batch of the denoiser.")
+    rate: Positive | None = key(
+        None, "Learning rate of the denoiser, at most; null: 5e-4, or 2e-3 for a LoRA."
+    )
     threads: Count = key(2, "Processes, of one thread each.")
     seed: Seed = key(0, "Start of all randomness.")
 

@@ -123,9 +123,21 @@ class Config(FrozenSection):
         if "enabled" in guidance.perp_neg.model_fields_set:
             if guidance.perp_neg.enabled and not views:
                 raise ConfigError("guidance.perp_neg.enabled needs prior.view_prompts=true.")
+            if guidance.perp_neg.enabled and guidance.rectify:
+                raise ConfigError(
+                    "guidance.perp_neg opposes the view that the camera tells, and with "
+                    f"guidance.rectify={guidance.rectify} it tells none: use one of them."
+                )
+        if guidance.rectify and not views:
+            raise ConfigError(
+                f"guidance.rectify={guidance.rectify} asks with the words for the views: it needs "
+                "prior.view_prompts=true."
+            )
         guidance = guidance.model_copy(
             update={
-                "perp_neg": _filled(guidance.perp_neg, enabled=prior.perp_neg and views),
+                "perp_neg": _filled(
+                    guidance.perp_neg, enabled=prior.perp_neg and views and not guidance.rectify
+                ),
                 "lora": _filled(
                     guidance.lora, rank=prior.lora_rank, learning_rate=prior.lora_learning_rate
                 ),

@@ -179,11 +179,18 @@ class GuidanceConfig(FrozenSection):
     name: Literal["esd", "vsd", "sds", "csd", "sdi"] = key(
         "esd", "Which score: guidance=NAME sets it."
     )
-    lam: Unit | None = key(
+    lam: Annotated[float, within("[0, 4]")] | None = key(
         0.5,
-        "Weight of the camera-free score: 0 is VSD, more keeps views apart; null for SDS.",
+        "Weight of the camera-free score: 0 is VSD, more keeps views apart; null for SDS. At most "
+        "1, or 4 with entropy=exact.",
         alias="lambda",
     )
+    entropy: Literal["phi", "exact"] = key(
+        "phi",
+        "What tells how much a view says of its camera: phi | exact (phi still learns the score "
+        "of each view; further views of the same object, before one background, tell the rest).",
+    )
+    entropy_views: Count = key(12, "Further views at each step of entropy=exact.")
     cfg_scale: Weight = key(1.5, "Classifier-free guidance; null: the prior's.")
     t_min: Unit = key(0.02, "Lowest diffusion time, as a fraction of the schedule.")
     t_max: Unit = key(0.98, "Highest diffusion time at the start ...")
@@ -194,6 +201,11 @@ class GuidanceConfig(FrozenSection):
     )
     grad_clamp: Positive | None = key(
         None, "Largest change of an entry of the prior's score by CFG; null: no limit."
+    )
+    rectify: Literal["prompts"] | None = key(
+        None,
+        "prompts: the words of all views are asked, and those that fit a direction hold there, "
+        "each as often as its part of a circle; the camera tells none. null: the camera's words.",
     )
     perp_neg: PerpNegConfig = PerpNegConfig()
     lora: LoraConfig = LoraConfig()
@@ -208,6 +220,20 @@ class GuidanceConfig(FrozenSection):
             raise ConfigError("guidance=vsd is lambda 0; use guidance=esd with guidance.lambda.")
         if self.name == "esd" and self.lam is None:
             raise ConfigError("guidance.lambda must lie in [0, 1], got null; SDS is guidance=sds.")
+        if self.entropy == "phi" and (self.lam or 0) > 1:
+            raise ConfigError(
+                f"guidance.lambda must lie in [0, 1], got {self.lam}; above 1 what "
+                "phi says of the camera has a negative weight. guidance.entropy=exact allows 4."
+            )
+        if self.entropy == "exact" and self.name != "esd":
+            raise ConfigError(
+                f"guidance.entropy=exact is for guidance=esd; guidance={self.name} has no entropy."
+            )
+        if self.name == "sdi" and self.rectify:
+            raise ConfigError(
+                "guidance.rectify learns from random noise, and guidance=sdi draws none: use "
+                "another guidance, or guidance.rectify=null."
+            )
         for bound in ("t_max", "t_max_end"):
             if getattr(self, bound) <= self.t_min:
                 raise ConfigError(

@@ -1,6 +1,7 @@
 """The LoRA phi: the score of our own renders, with a camera and without."""
 
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,20 +15,32 @@ from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.text import Text
 
 FEW_TOKENS = 1024  # written out, attention keeps tokens^2 numbers a head
-CAMERA_NUMBERS = 17  # c2w's sixteen, and the field of view, which c2w does not hold
+WAVES = 4  # of the azimuth
+CAMERA_NUMBERS = 17 + 2 * WAVES  # c2w's sixteen, the field of view, which c2w does not hold
+CAMERA_RATE = 5.0  # of the camera's layers, which start from nothing, in LoRA's rates
 
 
-def camera_vector(cameras: Cameras) -> Float[Tensor, "B 17"]:
-    """Returns what phi is told of each camera: c2w row by row, then tan(fovy / 2).
+def camera_vector(cameras: Cameras) -> Float[Tensor, "B 25"]:
+    """Returns what phi is told of each camera: c2w row by row, tan(fovy / 2), and of the azimuth
+    sin(k a) and cos(k a) for k = 1 ... WAVES.
 
     The last row of c2w holds a 1, so no camera is the null token, which is all zeros.
+
+    References:
+        Fourier Features (Tancik et al., 2020), Sec. 3. https://arxiv.org/abs/2006.10739
     """
-    c2w = cameras.c2w.flatten(1)
-    return torch.cat([c2w, torch.tan(0.5 * cameras.fovy)[:, None]], dim=1)
+    k = torch.arange(1, WAVES + 1, device=cameras.azimuth.device)
+    turns = cameras.azimuth[:, None] * k
+    fovy = torch.tan(0.5 * cameras.fovy)[:, None]
+    return torch.cat([cameras.c2w.flatten(1), fovy, turns.sin(), turns.cos()], dim=1)
 
 
 class Phi(nn.Module):
-    """eps_phi(z_t, t, y, c): the prior plus a LoRA, and the camera on its time embedding.
+    """eps_phi(z_t, t, y, c): the prior plus a LoRA, and the camera on its text.
+
+    A network of two layers makes a vector of the camera, which is added to each token's: words are
+    what tells the prior of a view. On the time embedding, where ProlificDreamer has it, the same
+    network learnt nothing of the camera in as many steps (`splat-esd bench phi`).
 
     There is one set of frozen weights. Outside `Phi`'s own passes the adapter is off, and the
     prior's denoiser is bit for bit what was loaded. At the start phi equals the prior: LoRA's B and
@@ -46,8 +59,7 @@ class Phi(nn.Module):
 
         super().__init__()
         self.prior, self.text = prior, text
-        told = prior.denoiser.get_submodule(prior.family.time_embedding)
-        width = [m for m in told.modules() if isinstance(m, nn.Linear)][-1].out_features
+        width = text.embeds.shape[-1]
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             config = LoraConfig(
@@ -65,11 +77,11 @@ class Phi(nn.Module):
         self._lora = {n: p for n, p in prior.denoiser.named_parameters() if ".phi." in n}
         for parameter in self._lora.values():
             parameter.data = parameter.data.float()  # bf16 would swallow its updates
-        self._embedding: Tensor | None = None
+        if prior.device.type == "cpu":
+            _fold(prior.denoiser)
         lone = prior.together == 1
         if prior.device.type == "cpu" and prior.family.denoiser[0] == "unet" and lone:
             prior.denoiser.set_attn_processor(_attention_for_cpus())
-        told.register_forward_hook(self._add_camera)
         self._detach()
 
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -77,11 +89,21 @@ class Phi(nn.Module):
         camera = {f"camera.{name}": p for name, p in self.camera.named_parameters()}
         return self._lora | camera
 
+    def groups(self) -> list[dict[str, Any]]:
+        """Returns what phi learns as an optimizer takes it; `times` is how fast, in the LoRA's
+        rates.
+        """
+        camera = list(self.camera.parameters())
+        return [
+            {"params": list(self._lora.values()), "times": 1.0},
+            {"params": camera, "times": CAMERA_RATE},
+        ]
+
     def eps(
         self,
         z_t: Float[Tensor, "B C h w"],
         t: Int[Tensor, " B"],
-        camera: Float[Tensor, "B 17"],
+        camera: Float[Tensor, "B 25"],
     ) -> Float[Tensor, "B C h w"]:
         """Estimates the noise in z_t as our renders would have it; all zeros is no camera."""
         return self.prior.as_eps(self._denoise(z_t, t, camera), z_t, t)
@@ -92,7 +114,7 @@ class Phi(nn.Module):
         z_t: Float[Tensor, "B C h w"],
         t: Int[Tensor, " B"],
         eps: Float[Tensor, "B C h w"],
-        camera: Float[Tensor, "B 17"],
+        camera: Float[Tensor, "B 25"],
         dropped: Bool[Tensor, " B"],
     ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, " B"]]:
         """Returns `eps` without a graph, and each sample's denoising loss with one, of one pass.
@@ -105,23 +127,21 @@ class Phi(nn.Module):
 
     def _denoise(self, z_t: Tensor, t: Tensor, camera: Tensor) -> Tensor:
         def answer(r: slice) -> Tensor:
-            text = self.text.expand(len(z_t[r]))
+            text = self.text.expand(len(z_t[r])).moved(self.camera(camera[r]))
             if self.prior.together > 1:
                 text = text.seen_from(poses(camera[r, :16].unflatten(1, (4, 4))))
-            with self._attached(camera[r]):
+            with self._attached():
                 return self.prior.denoise(z_t[r], t[r], text)
 
         return by_rows(answer, len(z_t), self.prior.rows_together)
 
     @contextmanager
-    def _attached(self, camera: Tensor):
-        """Turns the adapter and the camera embedding on for one pass."""
+    def _attached(self):
+        """Turns the adapter on for one pass."""
         self.prior.denoiser.enable_adapters()
-        self._embedding = self.camera(camera)
         try:
             yield
         finally:
-            self._embedding = None
             self._detach()
 
     def _detach(self) -> None:
@@ -130,8 +150,23 @@ class Phi(nn.Module):
             # peft has turned it off, and backward, which comes later, needs it.
             parameter.requires_grad_(True)
 
-    def _add_camera(self, _module: Any, _inputs: Any, output: Tensor) -> Tensor | None:
-        return None if self._embedding is None else output + self._embedding.to(output.dtype)
+
+def _fold(denoiser: Any) -> None:
+    """Makes passes with phi multiply by  W + B A  in one product: on a CPU peft's three, with the
+    copies between them, take a tenth of a step.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    def forward(layer: Any, x: Tensor) -> Tensor:
+        base = layer.base_layer
+        if layer.disable_adapters:
+            return base(x)
+        change = layer.lora_B["phi"].weight @ layer.lora_A["phi"].weight
+        return nn.functional.linear(x, base.weight + change.to(base.weight.dtype), base.bias)
+
+    layers: list[Any] = [m for m in denoiser.modules() if isinstance(m, LoraLayer)]
+    for layer in layers:
+        layer.forward = partial(forward, layer)
 
 
 def _attention_for_cpus() -> Any:

@@ -12,6 +12,7 @@ from splat_esd.diffusion.prior import Prior
 from splat_esd.diffusion.text import Text
 
 VIEWS = ("front", "left side", "back", "right side", "overhead")
+AROUND = 4  # of them make a circle, each a quarter
 SIDE = "side"  # either of them, as most priors know it: no caption says which one a photo shows
 _FRONT, _BACK, _OVERHEAD = math.radians(45.0), math.radians(135.0), math.radians(60.0)
 # Perp-Neg: what each view must not be.
@@ -59,6 +60,10 @@ class PromptBook:
         negative_prompt: Words that the prior does not know are left out.
         by_view: Whether the prior hears "..., front view" and the like, or the plain prompt always.
         front: Azimuth of the cameras that see the front, in radians.
+
+    `around` are the different words for the views of a circle, one row each, and `shares` how much
+    of it each takes.
+
     Raises:
         UsageError: If the prompt has a word the prior does not know.
     References:
@@ -86,6 +91,11 @@ class PromptBook:
         self.plain: Text = embedded.rows(slice(0, 1))
         self.negative: Text = embedded.rows(slice(1, 2))
         self.views: Text = embedded.rows(slice(2, None))
+        circle = views[:AROUND]
+        kinds = [circle.index(view) for view in dict.fromkeys(circle)]
+        self.around: list[Text] = [self.views.rows(slice(k, k + 1)) for k in kinds]
+        shares = [circle.count(circle[k]) / AROUND for k in kinds]
+        self.shares = torch.tensor(shares, device=prior.device)
 
     def embed(self, cameras: Cameras) -> Text:
         """Returns the embedding of the prompt as seen by each camera, between those of the two

@@ -40,6 +40,10 @@ class Text:
         """Returns the same with a camera for each row."""
         return replace(self, poses=poses)
 
+    def moved(self, by: Float[Tensor, "B D"]) -> "Text":
+        """Returns the same with a vector added to all tokens of each row."""
+        return replace(self, embeds=self.embeds + by[:, None].to(self.embeds.dtype))
+
     def blend(self, weights: Float[Tensor, "B V"]) -> "Text":
         """Returns weighted sums of the V rows:  sum_v w_bv row_v."""
         pooled = None if self.pooled is None else weights.to(self.pooled) @ self.pooled

@@ -1,5 +1,7 @@
 """Exact scores in place of networks: a prior and a phi made of Gaussians, for the real guidance."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -91,11 +93,13 @@ class ExactPhi(Phi):
         return self.eps(z_t, t, camera.masked_fill(dropped[:, None], 0.0)), z_t.new_zeros(len(z_t))
 
 
-class _Silence(PromptBook):
-    """Empty prompt embeddings, for a prior without text."""
+class Numbers(PromptBook):
+    """Prompt embeddings that are numbers: 0 is no words, 1, 2, ... are `sides` of equal shares."""
 
-    def __init__(self):
+    def __init__(self, sides: int = 0):
         self.negative = Text(torch.zeros(1, 1, 1))
+        self.around = [Text(torch.full((1, 1, 1), 1.0 + side)) for side in range(sides)]
+        self.shares = torch.full((sides,), 1 / max(sides, 1))
 
     def embed(self, cameras: Cameras) -> Text:
         return self.negative.expand(len(cameras))
@@ -108,18 +112,20 @@ def make_guidance(
     lam: float | None,
     times: tuple[float, float, float],
     steps: int,
+    sides: int = 0,
 ) -> SDS:
     """Returns `Guidance` with exact scores in place of both networks.
 
     Arguments:
         lam: Lambda of ESD, 0 being VSD; None is SDS.
         times: t_min, t_max and, from a fifth of the run on, t_max_end, in parts of the schedule.
+        sides: How many sides the prior can be asked for, if it is to be rectified.
     """
-    config = _config(lam, times)
+    config, book = _config(lam, times, rectify="prompts" if sides else None), Numbers(sides)
     options = {"cfg_scale": 1.0, "perp_neg": False, "steps": steps}
     if lam is None:
-        return SDS(prior, _Silence(), config, **options)
-    return ESD(prior, _Silence(), config, phi=phi, **options)
+        return SDS(prior, book, config, **options)
+    return ESD(prior, book, config, phi=phi, **options)
 
 
 def ring(count: int) -> Cameras:
@@ -127,7 +133,15 @@ def ring(count: int) -> Cameras:
     return turntable(count, elevation=0.2, distance=2.4, fovy=0.75, width=16, height=16)
 
 
-def _config(lam: float | None, times: tuple[float, float, float]) -> GuidanceConfig:
+def _config(
+    lam: float | None, times: tuple[float, float, float], rectify: Literal["prompts"] | None
+) -> GuidanceConfig:
     t_min, t_max, t_max_end = times
-    name = "sds" if lam is None else "esd"
-    return GuidanceConfig(name=name, lam=lam, t_min=t_min, t_max=t_max, t_max_end=t_max_end)
+    return GuidanceConfig(
+        name="sds" if lam is None else "esd",
+        lam=lam,
+        t_min=t_min,
+        t_max=t_max,
+        t_max_end=t_max_end,
+        rectify=rectify,
+    )

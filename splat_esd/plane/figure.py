@@ -13,7 +13,7 @@ from splat_esd.plots import figure as new_figure
 _FINE = 200  # points of a line
 
 
-def draw(gaussians: Sequence[dict], rings: Sequence[dict]) -> Any:
+def draw(gaussians: Sequence[dict], rings: Sequence[dict], rectified: Sequence[dict]) -> Any:
     """Returns the figure of both experiments; methods in the order given."""
     figure = new_figure(10.5, 8.2)
     above, below = figure.subfigures(2, 1, height_ratios=(1, 1.1))
@@ -21,7 +21,7 @@ def draw(gaussians: Sequence[dict], rings: Sequence[dict]) -> Any:
     _traces(left, gaussians)
     _ellipses(right, gaussians)
     lines, pictures = below.subfigures(1, 2, width_ratios=(1.25, 1))
-    _entropies(lines.subplots(), rings)
+    _entropies(lines.subplots(), rings, rectified)
     _places(pictures, rings)
     return figure
 
@@ -71,8 +71,10 @@ def _ellipse(cov: torch.Tensor) -> list[list[float]]:
     return (points + gaussian.MEAN[:, None]).tolist()
 
 
-def _entropies(axes: Any, rows: Sequence[dict]) -> None:
-    """Plots entropy against peakedness; the prior's own entropy bounds every lambda."""
+def _entropies(axes: Any, rows: Sequence[dict], rectified: Sequence[dict]) -> None:
+    """Plots entropy against peakedness; the prior's own entropy bounds every lambda, unless it is
+    rectified: then no peakedness counts.
+    """
     peaks = sorted({row["peak"] for row in rows})
     fine = torch.logspace(math.log10(peaks[0]), math.log10(peaks[-1]), _FINE).tolist()
     ceiling = [janus.entropy(janus.preference(peak)).item() for peak in fine]
@@ -87,6 +89,9 @@ def _entropies(axes: Any, rows: Sequence[dict]) -> None:
             "x" if lam is None else "o", color=COLORS[i], label=name(lam),
             markersize=8 if lam is None else 5,
         )  # fmt: skip
+    shown = [row["entropy"] for row in rectified if row["lambda"] == 1]
+    for entropy in shown:
+        axes.axhline(entropy, color="black", linestyle="--", linewidth=0.9, label="rectified ESD 1")
     axes.set_xscale("log", base=2)
     axes.set_xticks(peaks, [f"{peak:g}" for peak in peaks])
     axes.set_ylim(-0.1, 1.35 * top)

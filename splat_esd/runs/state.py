@@ -22,7 +22,8 @@ def check_state(run: Run, state: dict[str, Any]) -> None:
             _check_tensor(f"{part} {name}", value, (count, *shape[1:]) if part != "phi" else shape)
     for name, optimizer in {**run.optimizers, "phi": run.phi_optimizer}.items():
         if optimizer is not None:
-            shapes = [tuple(p.shape) for p in optimizer.param_groups[0]["params"]]
+            groups = optimizer.param_groups
+            shapes = [tuple(p.shape) for group in groups for p in group["params"]]
             known, found = state.get("phi_optimizer"), state.get("optimizers")
             if name != "phi":
                 known = found.get(name) if isinstance(found, dict) else None
