@@ -5,9 +5,22 @@ import pytest
 import torch
 from PIL import Image
 
-from splat_esd.config.commands import ZooExamArguments
-from splat_esd.zoo.judge.evaluate_prior import SECTORS, choose, grade, main, obeyed, sectors
-from splat_esd.zoo.judge.network import BINS, CLASSES, Verdict
+from splat_esd.config.commands import ZooExamArguments, ZooTrainArguments, read_arguments
+from splat_esd.paths import ASSETS
+from splat_esd.zoo.judge import evaluate_prior
+from splat_esd.zoo.judge.evaluate_prior import (
+    FROM_THE_FRONT,
+    SECTORS,
+    STRENGTHS,
+    choose,
+    grade,
+    main,
+    obeyed,
+    photograph,
+    sectors,
+)
+from splat_esd.zoo.judge.network import BINS, CLASSES, Judge, Verdict
+from splat_esd.zoo.prior import train
 from splat_esd.zoo.world.captions import Composition, is_held_out
 
 RED_CORGI = Composition("corgi", "red", "scarf", "blue")
@@ -77,10 +90,31 @@ def test_a_side_is_obeyed_on_its_own_hand_only(degrees, side):
     assert {view for view, share in shares.items() if share == 1.0} == {"side", side}
 
 
-def test_the_shipped_prior_can_be_examined(tmp_path, capsys):
+def test_true_photos_are_of_what_was_asked_and_tell_the_most_that_can_be_reached():
+    asked = [Composition("corgi", "red", "top hat", "blue"), Composition("duck")]
+    pictures, judge = photograph(asked, 8, FROM_THE_FRONT), Judge.load()
+    assert [p.shape for p in pictures] == [(8, 128, 128, 3)] * 2
+    assert all(0.0 <= p.min() and p.max() <= 1.0 for p in pictures)
+    verdicts = [judge(p) for p in pictures]
+    assert grade(asked, verdicts)["all"] > 0.8
+    assert all(v.azimuth.abs().max() < math.radians(60) for v in verdicts)
+
+
+def test_the_shipped_prior_can_be_examined_with_a_bias_beside_it(tmp_path, capsys, monkeypatch):
+    lora = tmp_path / "bias.safetensors"
+    given = [f"out={tmp_path}", f"start={ASSETS / 'zoo'}", "photos=4", "batch=2", "threads=1"]
+    given += [f"lora={lora}", "rank=4", "front=1", "unet_minutes=0.02"]
+    train.main(read_arguments(ZooTrainArguments, given, command="zoo train"))
+    monkeypatch.setattr(evaluate_prior, "DIAL", str(lora.with_suffix("")))
     main(ZooExamArguments(out=tmp_path, captions=2, samples=2, steps=2, threads=1))
     report = json.loads((tmp_path / "exam.json").read_text())
+    bias = report.pop(evaluate_prior.DIAL)
     assert set(report) == {"settings", "seen", "held_out", "azimuth", "views"}
+    assert list(bias) == [str(strength) for strength in STRENGTHS]
+    assert all(len(shares) == SECTORS for shares in bias.values())
     assert 0.0 <= report["seen"]["all"] <= min(report["seen"][k] for k in ("object", "color"))
+    for kind in ("seen", "held_out"):
+        shares = [report[kind]["all_from_the_front"], *report[kind]["all_in_true_photos"].values()]
+        assert len(shares) == 3 and all(0.0 <= share <= 1.0 for share in shares)
     with Image.open(tmp_path / "samples.png") as sheet:
         assert sheet.width > sheet.height > 0

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,30 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from splat_esd.config.commands import ZooExamArguments
+from splat_esd.diffusion.adapters import fuse_loras
+from splat_esd.diffusion.families import FAMILIES
 from splat_esd.diffusion.prompts import SIDE
 from splat_esd.errors import UsageError
 from splat_esd.paths import ASSETS
 from splat_esd.zoo.judge.network import CLASSES, Judge, Verdict, labels
-from splat_esd.zoo.prior.dataset import ALL_AROUND, plan, sample_composition
+from splat_esd.zoo.prior.dataset import (
+    ALL_AROUND,
+    Bias,
+    Photos,
+    compose,
+    plan,
+    sample_composition,
+)
+from splat_esd.zoo.prior.models import SIZE
 from splat_esd.zoo.world.captions import Composition, is_held_out
 
 NAMED = ("object", "color", "accessory")  # what has to be right
 # How often captions ask for a colour and for something worn: more often than those of the training.
 ASKED = {(False, False): 0.25, (True, False): 0.2, (False, True): 0.25, (True, True): 0.3}
+DIAL = "front-bias"  # a LoRA beside the prior
+STRENGTHS = (0.25, 0.5, 0.75, 1.0)  # of it
 SECTORS = 12  # of the circle, in histograms of azimuth; the first is centred on the front
+FROM_THE_FRONT = Bias(front=1.0)
 _FRONTLESS = 0.5  # less sharpness than this and a picture tells no azimuth
 Draw = Callable[[str], Tensor]
 Look = Callable[[Tensor], Verdict]
@@ -36,27 +50,39 @@ def main(settings: ZooExamArguments) -> None:
     out.mkdir(parents=True, exist_ok=True)
     draw, judge = open_pipeline(settings), Judge.load()
     report: dict = {"settings": {"steps": settings.steps, "scale": settings.scale}}
-    rows, fronts = [], []
+    rows, turns = [], []
     for kind in ("seen", "held_out"):
         chosen = choose(settings.captions, held_out=kind == "held_out", seed=settings.seed)
         pictures = [draw(c.caption()) for c in chosen]
         verdicts = [judge(p) for p in pictures]
         report[kind] = grade(chosen, verdicts)
+        fronts = [judge(draw(f"{c.caption()}, front view")) for c in chosen]
+        report[kind]["all_from_the_front"] = grade(chosen, fronts)["all"]
+        report[kind]["all_in_true_photos"] = {
+            where: grade(chosen, [judge(p) for p in photograph(chosen, settings.samples, bias)])[
+                "all"
+            ]
+            for where, bias in (("around", ALL_AROUND), ("front", FROM_THE_FRONT))
+        }
         rows += list(zip(chosen, pictures, strict=True))[:8]
-        fronts += verdicts if kind == "seen" else []
+        turns += verdicts if kind == "seen" else []
     report["azimuth"] = {
-        "samples": sectors(torch.cat([v.azimuth[v.sharpness > _FRONTLESS] for v in fronts])),
+        "samples": sectors(_azimuths(turns)),
         "training": sectors(torch.from_numpy(plan(4000, bias=ALL_AROUND).azimuth).float()),
     }
+    if ((settings.prior or ASSETS / "zoo") / f"{DIAL}.safetensors").is_file():
+        report[DIAL] = {str(s): turned(settings, judge, s) for s in STRENGTHS}
     report["views"] = obeyed(draw, judge, settings.captions // 2)
     (out / "exam.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     write_sheet(rows, out / "samples.png")
 
 
-def open_pipeline(settings: ZooExamArguments) -> Draw:
+def open_pipeline(settings: ZooExamArguments, loras: tuple[str, ...] = ()) -> Draw:
     """Returns a function that draws `samples` pictures [B, S, S, 3] in [0, 1] of a caption, by
     diffusers' own pipeline.
 
+    Arguments:
+        loras: FILE[:weight] each, fused into the weights.
     Raises:
         UsageError: If the folder holds no pipeline.
     """
@@ -67,6 +93,7 @@ def open_pipeline(settings: ZooExamArguments) -> Draw:
         raise UsageError(f"prior: {folder} has no model_index.json; train it first.")
     pipeline: Any = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
+    fuse_loras(loras, folder, FAMILIES[None], pipeline.unet, [pipeline.text_encoder])
     generator = torch.Generator().manual_seed(settings.seed)
 
     def draw(caption: str) -> Tensor:
@@ -81,6 +108,30 @@ def open_pipeline(settings: ZooExamArguments) -> Draw:
         return torch.from_numpy(images)
 
     return draw
+
+
+def photograph(
+    compositions: Sequence[Composition], count: int, bias: Bias
+) -> list[Float[Tensor, "B S S 3"]]:
+    """Takes `count` true photos of each composition, in [0, 1]: what the judge makes of these is
+    the most that a prior can reach.
+    """
+    shots = plan(len(compositions) * count, seed=1, bias=bias)
+    shots = replace(shots, compositions=[c for c in compositions for _ in range(count)])
+    photos = Photos(shots.render(SIZE), shots)
+    x = compose(photos, torch.arange(len(photos)), torch.Generator().manual_seed(1))
+    return list((0.5 + 0.5 * x).permute(0, 2, 3, 1).split(count))
+
+
+def turned(settings: ZooExamArguments, judge: Look, strength: float) -> list[float]:
+    """Returns how the samples are turned, by sectors, with that much of the LoRA `DIAL`."""
+    draw = open_pipeline(settings, (f"{DIAL}:{strength}",))
+    chosen = choose(settings.captions, held_out=False, seed=settings.seed)
+    return sectors(_azimuths([judge(draw(c.caption())) for c in chosen]))
+
+
+def _azimuths(verdicts: Sequence[Verdict]) -> Float[Tensor, " N"]:
+    return torch.cat([v.azimuth[v.sharpness > _FRONTLESS] for v in verdicts])
 
 
 def choose(count: int, *, held_out: bool, seed: int) -> list[Composition]:
@@ -139,8 +190,7 @@ def obeyed(draw: Draw, judge: Look, count: int) -> dict[str, float]:
     chosen, shares = choose(count, held_out=False, seed=1), {}
     for view in ("front", SIDE, "back", "left side", "right side"):
         verdicts = [judge(draw(f"{c.caption()}, {view} view")) for c in chosen]
-        turn = torch.cat([v.azimuth[v.sharpness > _FRONTLESS] for v in verdicts])
-        shares[view] = _share(_seen_from(view, turn))
+        shares[view] = _share(_seen_from(view, _azimuths(verdicts)))
     return shares
 
 
