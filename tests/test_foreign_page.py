@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from foreign_programs import CAMERA, SIZE, assert_alike, mascot, own_picture, picture, shoot
+from PIL import Image
 
 from splat_esd.export.page import Frame, Result, with_final, write_page
 from splat_esd.formats.frame import UNIT_BALL
@@ -66,7 +67,11 @@ def test_the_timeline_shows_the_splats_of_its_steps(tmp_path):
     about = Result("x", frames=about.frames, curves={"score norm": [(0, 1.0), (50, 0.5)]})
     path = write_page([plain(about, last)], tmp_path / "viewer.html", title="x")
     said = "document.querySelector('.label').textContent"
-    slide = "const s = document.querySelector('input'); s.value = 0; s.oninput()"
+    slide = f"""(async () => {{
+      const slider = document.querySelector("input"), before = {said};
+      slider.value = 0; slider.oninput();
+      while ({said} === before) await new Promise((done) => setTimeout(done, 20));
+    }})()"""
     labels = open_page(path, tmp_path / "shot.png", said, slide, LOOK, said, BARE)
     assert labels[0] == f"step 50 · {len(last):,} splats"
     assert labels[3] == f"step 0 · {len(first):,} splats"
@@ -153,6 +158,24 @@ def test_depth_alpha_and_centres_can_be_seen_instead(tmp_path):
     assert (shade.amax(-1) - shade.amin(-1)).max() < 0.02
     assert shade.min() < 0.75 and shade.max() > 0.95
     assert (pictures["centres"] - pictures["colour"]).abs().mean() > 0.02
+
+
+@pytest.mark.parametrize("came_alone", [False, True])
+def test_a_page_that_came_alone_offers_only_what_is_inside(tmp_path, came_alone):
+    about = replace(trained("x", mascot(0)), files=["splat.ply", "turntable.webp"])
+    path = write_page([about], tmp_path / "viewer.html", title="x")
+    if not came_alone:
+        Image.new("RGB", (2, 2)).save(tmp_path / "turntable.webp")
+    offers = """(async () => {
+      const box = document.querySelector(".files").parentElement, image = new Image();
+      image.src = "turntable.webp";  // asked for after the page has asked for the same
+      await new Promise((done) => { image.onload = image.onerror = () => setTimeout(done, 200); });
+      return [[...box.querySelectorAll("a, button")].map((x) => x.textContent), box.innerText];
+    })()"""
+    told = shoot(path.as_uri(), tmp_path / "shot.png", actions=[offers], forgiven="ERR_FILE")
+    ((offered, said),) = told["returned"]
+    assert offered == ["splat.spz"] + ([] if came_alone else ["splat.ply", "turntable.webp"])
+    assert ("splat.ply, turntable.webp stayed where it was made" in said) == came_alone
 
 
 def test_the_keyboard_turns_zooms_and_comes_home(tmp_path):

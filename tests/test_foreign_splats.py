@@ -122,6 +122,19 @@ def test_splat_transform_reads_the_same_splats(tmp_path, name, degree):
         assert (back.sh[:, 1:] - splats.sh[:, 1:]).abs().max() < (0.006 if coarse else 1e-5)
 
 
+def test_splat_transform_makes_a_sog_of_our_ply(tmp_path):
+    """The way that export's README shows: no library for Python writes .sog."""
+    splats = mascot(0)
+    write(splats, tmp_path, "a.ply")
+    node(TRANSFORM, "-q", "-g", "cpu", tmp_path / "a.ply", tmp_path / "a.sog")
+    node(TRANSFORM, "-q", tmp_path / "a.sog", tmp_path / "back.ply")
+    back = open_splats(tmp_path / "back.ply")  # in an order of its own
+    away, nearest = torch.cdist(splats.means, back.means).min(dim=1)
+    assert len(back) == len(splats) and away.max() < 2e-3
+    assert (back.colors[nearest] - splats.colors).abs().mean() < 0.02
+    assert (tmp_path / "a.sog").stat().st_size < (tmp_path / "a.ply").stat().st_size / 2
+
+
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
 def test_the_reference_library_reads_our_spz_upright(tmp_path, degree):
     splats = mascot(degree, count=300)

@@ -248,6 +248,16 @@ def test_a_finished_run_offers_its_files_and_its_viewer(server):
     assert inside is None, "a page of a run is kept apart from this one"
 
 
+def test_each_quality_says_how_long_it_took_here(server, desk):
+    for i, seconds in enumerate((130.0, 200.0, 800.0)):
+        took = {"seconds_training": seconds, "seconds_export": 20.0}
+        made(desk.out, "a corgi", f"20260101-0001{i:02d}-s0", "finished", **took)
+    ask = "[...document.querySelectorAll('#quality option')].map((o) => [o.value, o.textContent])"
+    asked = seen(server, LATER, ask)["returned"][-1]
+    assert ["normal", "normal: 4 min here"] in asked, "the middle one of three"
+    assert ["draft", "draft"] in asked, "nothing is known of it yet"
+
+
 def test_a_viewer_inside_turns_slowly_until_it_is_touched(tmp_path, server):
     address = f"{server.url}/runs/a-corgi/20260101-000000-s0/viewer.html"
     turned = """(async () => {

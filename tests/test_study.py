@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from splat_esd.bench.machine import cores
 from splat_esd.cli import main as cli
@@ -32,7 +33,7 @@ from splat_esd.study.experiment import cells, in_shard
 from splat_esd.study.job import check, is_done
 from splat_esd.study.launch import KILLED, launch, processes
 from splat_esd.study.run import main
-from splat_esd.study.sheet import SHEET
+from splat_esd.study.sheet import SHEET, TURNING, write_sheets
 from splat_esd.study.summary import summarise
 
 TINY = """\
@@ -480,3 +481,22 @@ def test_one_picture_shows_every_asset_from_four_sides(finished):
         strips.append(np.hstack(render_turntable(gaussians, 4, size=96)[0].over_grey().numpy()))
     rows = [row.tobytes() for row in picture]
     assert all(any(strip[48].tobytes() in row for row in rows) for strip in strips)
+
+
+def test_few_assets_turn_side_by_side_and_many_do_not(finished, tmp_path):
+    out = finished[1]
+    records = json.loads((out / "results.json").read_text())["cells"]
+    with Image.open(out / TURNING) as turning:  # alike frames are one that stays longer
+        assert turning.n_frames > 12
+        frames = [np.asarray(f.convert("RGB")).astype(int) for f in ImageSequence.Iterator(turning)]
+    gaussians = open_splats(out / records[0]["folder"] / "splat.ply")
+    views = render_turntable(gaussians, 36, size=160)[0].over_grey().numpy().astype(int)
+    tile = slice(14, 174), slice(0, 160)  # the first asset, under its label
+    for wanted in views[0], views[18]:
+        away = min(np.abs(frame[tile] - wanted).mean() for frame in frames)
+        assert away < 4, "but for what WebP takes away"
+    for record in records[:1]:
+        (tmp_path / record["folder"]).mkdir(parents=True)
+        shutil.copy(out / record["folder"] / "splat.ply", tmp_path / record["folder"])
+    write_sheets(records[:1] * 25, tmp_path)
+    assert (tmp_path / SHEET).exists() and not (tmp_path / TURNING).exists()

@@ -106,7 +106,7 @@ class TrainingView(LiveViewer):
         gui.add_button("One step", hint="then pause").on_click(lambda _: self._one_step())
         self._lam = None
         if controls.lam is not None:
-            self._lam = gui.add_slider("lambda", 0.0, 1.0, 0.05, controls.lam)
+            self._lam = gui.add_slider("lambda", 0.0, max(1.0, controls.lam), 0.05, controls.lam)
         top = max(20.0, 2 * controls.cfg_scale)
         self._cfg_scale = gui.add_slider("CFG scale", 0.0, top, 0.5, controls.cfg_scale)
         export = gui.add_button("Export", hint="write the files of export.formats now")

@@ -34,8 +34,25 @@ def write_turntable(
         raise ValueError("write_turntable: expected at least one frame, got none.")
     film, animation = Path(f"{stem}.mp4"), Path(f"{stem}.webp")
     _write_film(_opaque(frames), film, fps)
-    _write_animation(frames, animation, fps)
+    write_animation(frames, animation, fps)
     return film, animation
+
+
+def write_animation(frames: UInt8[np.ndarray, "T H W C"], path: Path, fps: int) -> None:
+    """Writes an animated WebP that loops."""
+    from PIL import Image
+
+    first, *rest = [Image.fromarray(frame) for frame in frames]
+    with replacing(path) as part:
+        first.save(
+            part,
+            format="WEBP",
+            save_all=True,
+            append_images=rest,
+            duration=round(1000 / fps),
+            loop=0,
+            quality=80,
+        )
 
 
 def write_sheet(
@@ -121,22 +138,6 @@ def _feed(writer: Generator[None, np.ndarray | None, None], frames: np.ndarray) 
             writer.send(np.ascontiguousarray(frame))
     finally:
         writer.close()
-
-
-def _write_animation(frames: np.ndarray, path: Path, fps: int) -> None:
-    from PIL import Image
-
-    first, *rest = [Image.fromarray(frame) for frame in frames]
-    with replacing(path) as part:
-        first.save(
-            part,
-            format="WEBP",
-            save_all=True,
-            append_images=rest,
-            duration=round(1000 / fps),
-            loop=0,
-            quality=80,
-        )
 
 
 def _opaque(frames: np.ndarray) -> np.ndarray:

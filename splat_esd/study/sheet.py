@@ -1,44 +1,77 @@
-"""All assets of a study in one picture: each from four sides."""
+"""All assets of a study in one picture: each from four sides, and, of a few, all turning."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from splat_esd.export.images import render_turntable
+from splat_esd.export.turntable import write_animation
 from splat_esd.formats.atomic import replacing
 from splat_esd.formats.read import open_splats
 from splat_esd.runs.folder import RunFolder
 from splat_esd.study.summary import Record
 
-SHEET = "sheets.png"
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SHEET, TURNING = "sheets.png", "turning.webp"
 _SIZE, _LABEL, _GAP, _SIDES = 96, 14, 8, 4  # pixels, pixels, pixels, views
+_WIDE, _FRAMES, _FPS, _FEW = 160, 36, 12, 24  # pixels, frames, a second, assets
 
 
 def write_sheets(records: Sequence[Record], out: Path) -> Path | None:
     """Writes `out`/sheets.png of all finished runs, four views of each with prompt, method and
-    seed above; returns its path, or None if no run is finished.
+    seed above, and turning.webp, where there are few enough to look at; returns the first's path,
+    or None if no run is finished.
     """
-    from PIL import Image, ImageDraw
-
     done = [record for record in records if record["status"] == "done"]
     if not done:
         return None
     width, height = _SIDES * _SIZE + _GAP, _SIZE + _LABEL + _GAP
     columns = math.ceil(math.sqrt(len(done) * height / width))
-    rows = math.ceil(len(done) / columns)
-    sheet = Image.new("RGB", (columns * width, rows * height), "white")
-    pen = ImageDraw.Draw(sheet)
-    for i, record in enumerate(done):
-        left, top = i % columns * width, i // columns * height
-        label = f"{record['prompt']}   {record['method']}   seed {record['seed']}"
-        pen.text((left + 2, top), label, fill="black")
-        pictures, _ = render_turntable(
-            open_splats(RunFolder(out / record["folder"]).splat), _SIDES, size=_SIZE
-        )
-        strip = np.hstack(list(pictures.over_grey().numpy()))
-        sheet.paste(Image.fromarray(strip), (left, top + _LABEL))
+    strips = [np.hstack(list(_turned(record, out, _SIDES, _SIZE))) for record in done]
+    sheet = _tiled(strips, [_label(record) for record in done], columns)
     with replacing(out / SHEET) as part:
         sheet.save(part, format="PNG", optimize=True)
+    if len(done) <= _FEW:
+        _write_turning(done, out)
     return out / SHEET
+
+
+def _write_turning(done: Sequence[Record], out: Path) -> None:
+    """Writes `out`/turning.webp: one turn of all assets side by side."""
+    columns = math.ceil(math.sqrt(1.5 * len(done)))
+    labels = [_label(record, all_alike=len({r["method"] for r in done}) == 1) for record in done]
+    turns = [_turned(record, out, _FRAMES, _WIDE) for record in done]
+    frames = [np.asarray(_tiled(views, labels, columns)) for views in zip(*turns, strict=True)]
+    write_animation(np.stack(frames), out / TURNING, _FPS)
+
+
+def _turned(record: Record, out: Path, views: int, size: int) -> np.ndarray:
+    """Renders a turn of a run's asset over grey: uint8 [views, size, size, 3]."""
+    splats = open_splats(RunFolder(out / record["folder"]).splat)
+    return render_turntable(splats, views, size=size)[0].over_grey().numpy()
+
+
+def _label(record: Record, *, all_alike: bool = False) -> str:
+    method = "" if all_alike else f"{record['method']}   "
+    return f"{record['prompt']}   {method}seed {record['seed']}"
+
+
+def _tiled(pictures: Sequence[np.ndarray], labels: Sequence[str], columns: int) -> "Image":
+    """Lays pictures of one size out in rows, each under its label."""
+    from PIL import Image, ImageDraw
+
+    height, width = (side + _GAP for side in pictures[0].shape[:2])
+    height += _LABEL
+    rows = math.ceil(len(pictures) / columns)
+    sheet = Image.new("RGB", (columns * width, rows * height), "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+        left, top = i % columns * width, i // columns * height
+        pen.text((left + 2, top), label, fill="black")
+        sheet.paste(Image.fromarray(picture), (left, top + _LABEL))
+    return sheet

@@ -118,8 +118,18 @@ def _read(folder: Path) -> dict[str, Any]:
         "files": sorted(files, key=lambda file: list(TYPES).index(file["suffix"])),
         "picture": "turntable.webp" if "turntable.webp" in names else None,
         "viewer": "viewer.html" in names,
+        "prior": (settings.get("prior") or {}).get("name"),
+        "seconds": _seconds(folder) if status == "finished" else None,
         "preview": progress_of(folder)["preview"],
     }
+
+
+def _seconds(folder: Path) -> float | None:
+    """Returns how long a run took, with its files; None where it does not say."""
+    run = RunFolder(folder).run
+    told = [run.get(f"seconds_{part}") for part in ("training", "export")]
+    known = [value for value in told if isinstance(value, int | float)]
+    return sum(known) if len(known) == len(told) else None
 
 
 def _is_for_taking(path: Path) -> bool:

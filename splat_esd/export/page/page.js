@@ -177,8 +177,15 @@ function files(result, parent) {
     const bytes = Uint8Array.from(atob(result.frames.at(-1).spz), (letter) => letter.charCodeAt(0));
     save("splat.spz", new Blob([bytes]));
   };
-  for (const name of result.files) make("a", row, { className: "file", href: name, download: name, textContent: name });
-  if (result.files.length) make("small", box, { textContent: "splat.spz is inside this page; the others lie beside it." });
+  if (!result.files.length) return;
+  const links = result.files.map((name) => make("a", row, { className: "file", href: name, download: name, textContent: name }));
+  const said = make("small", box, { textContent: "splat.spz is inside this page; the others lie beside it." });
+  // From disk only a picture tells whether it is there; where one is missing the page came alone.
+  const picture = location.protocol === "file:" && result.files.find((name) => /\.(png|webp)$/.test(name));
+  if (picture) make("img", null, { src: picture }).onerror = () => {
+    for (const link of links) link.remove();
+    said.textContent = `splat.spz is inside this page; ${result.files.join(", ")} stayed where it was made.`;
+  };
 }
 
 // What the first canvas shows, before its background.

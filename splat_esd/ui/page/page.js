@@ -1,5 +1,5 @@
 // The page: a form that asks, a queue, what grows now, what was made. It polls the server's state.
-import { ask, make, size, square, STATUS } from "/parts.js";
+import { ask, make, size, square, STATUS, write } from "/parts.js";
 import { words } from "/words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -28,11 +28,13 @@ function complain(problem) {
 
 function form() {
   $("place").textContent = `runs are kept in ${about.out}; this page is for this machine only`;
-  for (const quality of about.qualities) make("option", $("quality"), { textContent: quality, selected: quality === "normal" });
+  for (const quality of about.qualities) make("option", $("quality"), { value: quality, selected: quality === "normal" });
+  times();
   for (const prior of Object.keys(about.priors)) make("option", $("prior"), { textContent: prior, selected: prior === about.prior });
   $("lambda").value = about.lambda;
   $("known").open = innerWidth > 860;
   const chosen = () => {
+    times();
     $("lambda-now").textContent = $("lambda").value;
     $("cfg").placeholder = about.priors[$("prior").value];
     $("known").hidden = $("prior").value !== "zoo";
@@ -63,6 +65,16 @@ function form() {
     if (said) show(run);
     poll();
   });
+}
+
+// What each quality took here: the middle one of the finished runs with this prior.
+function times() {
+  for (const option of $("quality").options) {
+    const alike = latest.runs.filter(({ seconds, quality, prior }) => seconds && quality === option.value && prior === $("prior").value);
+    const middle = alike.map(({ seconds }) => seconds).sort((a, b) => a - b)[Math.floor(alike.length / 2)];
+    const took = middle < 90 ? `${Math.round(middle)} s` : `${Math.round(middle / 60)} min`;
+    option.textContent = middle ? `${option.value}: ${took} here` : option.value;
+  }
 }
 
 const method = (run) => `${run.quality}, ${run.guidance}${run.lambda === null ? "" : ` \u03bb ${run.lambda}`}, CFG ${run.cfg}`;
@@ -146,6 +158,7 @@ function card(run) {
   const canvas = make("canvas", made, { width: 256, height: 256 }, ["aria-hidden", "true"]);
   const picture = run.picture ?? run.preview;
   if (picture) square(canvas, run.address + picture, !run.picture);
+  else write(canvas, "no picture yet");
   make("span", made, { textContent: run.prompt });
   make("span", made, { className: "small", textContent: `seed ${run.seed} \u00b7 ${run.quality}` });
   make("span", made, { className: `status ${run.status}`, textContent: STATUS[run.status] ?? run.status });
@@ -201,6 +214,7 @@ function tell(found) {
   if (ended && !shown) show(ended.run);
   running(found);
   if (runs + ahead !== before) {
+    times();
     queue(found);
     gallery(found);
     details();

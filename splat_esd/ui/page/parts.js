@@ -31,6 +31,13 @@ export function square(canvas, address, is_preview, tile = [0, 0], place = [0, 0
   image.src = address;
 }
 
+// Words in the middle of a canvas that has nothing to show.
+export function write(canvas, words) {
+  const pen = canvas.getContext("2d");
+  Object.assign(pen, { fillStyle: "#444", font: "20px sans-serif", textAlign: "center" });
+  pen.fillText(words, canvas.width / 2, canvas.height / 2);
+}
+
 // How a run stands, where the word on the page is another.
 export const STATUS = { new: "not started" };
 
