@@ -235,7 +235,7 @@ def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert "warning: this machine is busy (load 50.00 on" in capsys.readouterr().err
 
 
-_SECTIONS = "bench raster | bench step | bench refine | bench mesh"
+_SECTIONS = "bench raster | bench step | bench phi | bench refine | bench mesh"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ LAYERS = [
     {"geometry", "config"},
     {"cameras", "gaussians"},
     {"diffusion", "rasterize", "formats"},
-    {"gsplat_cpu"},
+    {"gsplat_cpu", "rectify", "entropy"},
     {"guidance", "densify", "optim", "regularize", "initialize", "leash", "facing", "specks"},
     {"mesh", "zoo", "plots", "distillation"},
     {"export", "train"},
