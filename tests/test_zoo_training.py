@@ -9,6 +9,7 @@ from splat_esd import distributed
 from splat_esd.config.commands import ZooJudgeArguments, read_arguments
 from splat_esd.errors import UsageError
 from splat_esd.zoo.prior import loop as training
+from splat_esd.zoo.prior import train
 from splat_esd.zoo.prior.loop import Clock, average_gradients, descend, load, log, save
 
 
@@ -106,3 +107,22 @@ def test_two_processes_learn_as_one_of_both_their_data_and_go_by_one_clock(tmp_p
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert found.pop("spent") == 10.0
         torch.testing.assert_close(found, dict(model.state_dict()))
+
+
+def test_layer_norms_learn_in_float32_what_bf16_would_blur():
+    torch.manual_seed(0)
+    norm = torch.nn.Sequential(torch.nn.LayerNorm(96))
+    x, cotangent = torch.randn(6000, 96).bfloat16(), 0.5 + torch.randn(6000, 96)
+
+    def gradients(bf16):
+        norm.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            y = norm(x if bf16 else x.float())
+        assert y.dtype is (torch.bfloat16 if bf16 else torch.float32)
+        (y.float() * cotangent).sum().backward()
+        return torch.cat([p.grad for p in norm.parameters()])
+
+    exact = gradients(False)
+    train.teachable_norms(norm)
+    assert (gradients(True) - exact).norm() < 0.01 * exact.norm()
+    assert (gradients(False) - exact).norm() < 1e-6 * exact.norm()

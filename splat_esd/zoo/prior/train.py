@@ -184,7 +184,7 @@ def train_unet(settings: ZooTrainArguments, vae) -> None:
     running_mean: Any = _ema  # declared for tuples too
     average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=running_mean)
     learnt = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(learnt, betas=(0.9, 0.99), weight_decay=1e-3)
+    optimizer = torch.optim.AdamW(learnt, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
     state = {"model": model, "optimizer": optimizer, "average": average}
     step, spent = load(out / "work" / "unet.pt", **state)
     generator, rng = _randomness(settings.seed, step)
@@ -231,9 +231,27 @@ def _model(settings: ZooTrainArguments, tokenizer) -> torch.nn.ModuleDict:
         # It may know fewer words: the first ones of today's.
         started["text_encoder"].resize_token_embeddings(len(tokenizer))
         model.load_state_dict(started.state_dict())
+    teachable_norms(model)
+    # As in the denoiser: torch's fused attention takes longer for gradients of short texts.
+    model["text_encoder"].set_attn_implementation("eager")
     if settings.lora:
         add_lora(model.requires_grad_(False)["unet"], settings.rank)
     return model
+
+
+class _Norm(torch.nn.LayerNorm):
+    def forward(self, input: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(input.float()).to(input.dtype)
+
+
+def teachable_norms(model: torch.nn.Module) -> None:
+    """Computes layer norms in float32: in bf16, torch 2.13 sums the gradients of their scales and
+    shifts on CPUs with errors of up to 65 %; in float32 all gradients are within 2 %.
+    """
+    for norm in model.modules():
+        if type(norm) is torch.nn.LayerNorm:
+            norm.__class__ = _Norm
 
 
 def _keep(settings: ZooTrainArguments, vae, model, tokenizer, scheduler, spent: float) -> None:
