@@ -165,7 +165,10 @@ def test_a_killed_follower_ends_the_run_in_one_line_and_it_goes_on_with_another_
         env=environment(),
         stderr=subprocess.PIPE,
     )
-    time.sleep(15)
+    for _ in range(1200):
+        if json.loads((folder / "run.json").read_text())["status"] == "running":
+            break
+        time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=60)[1].decode()
     assert "continuing from" in said and process.returncode == 143, said

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from foreign_programs import mascot, shoot
+from foreign_programs import mascot, need_node, shoot
 from PIL import Image
 from ui_runs import free_port, made, serving, stand_in, until
 
@@ -63,6 +63,7 @@ UNNAMED = """[...document.querySelectorAll("input, select, textarea, button, ifr
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
+    need_node()
     desk = Desk(tmp_path / "outputs", Queue(stand_in))
     folder = made(desk.out, "a corgi", "20260101-000000-s0", "finished")
     early = Frame("step 0", pack_spz(mascot(0, count=300)), 0)

@@ -75,7 +75,7 @@ def test_training_from_a_prior_keeps_its_autoencoder_and_starts_at_its_weights(t
 def test_a_lora_is_trained_on_a_prior_and_prior_lora_takes_it_at_any_strength(tmp_path):
     given = [f"out={tmp_path}", f"start={ASSETS / 'zoo'}", "photos=4", "batch=2", "threads=1"]
     file = tmp_path / "from-the-front.safetensors"
-    train_prior([*given, f"lora={file}", "rank=4", "front=1", "unet_minutes=0.05"])
+    train_prior([*given, f"lora={file}", "rank=4", "front=1", "unet_minutes=0.1"])
     assert file.stat().st_size < 0.5e6 and not (tmp_path / "model_index.json").exists()
     t, g = torch.tensor([500]), torch.Generator().manual_seed(0)
     z_t = torch.randn(1, models.CHANNELS, 16, 16, generator=g)
@@ -85,7 +85,7 @@ def test_a_lora_is_trained_on_a_prior_and_prior_lora_takes_it_at_any_strength(tm
         answers.append(prior.eps(z_t, t, prior.encode_text(["a corgi"])))
     bare, none, once, twice = answers
     torch.testing.assert_close(none, bare, atol=1e-6, rtol=0)
-    assert (once - bare).norm() > 1e-3
+    assert (once - bare).norm() > 2e-4
     torch.testing.assert_close(
         twice - bare, 2 * (once - bare), atol=0.05 * float((once - bare).abs().max()), rtol=0
     )
