@@ -225,6 +225,8 @@ def _model(settings: ZooTrainArguments, tokenizer) -> torch.nn.ModuleDict:
     # Not compiled: torch 2.13's compiled bf16 gradients on CPUs were 15 to 62 % off float32's,
     # where these are 0.5 % off, and a prior taught by them forgot its words for the views.
     parts["unet"].to(memory_format=torch.channels_last)
+    # As in the denoiser: torch's fused attention takes longer for gradients of short texts.
+    parts["text_encoder"].set_attn_implementation("eager")
     model = torch.nn.ModuleDict(parts).train()
     if settings.start:
         started: Any = load_prior(settings.start)[1]  # the text encoder's class is not declared
@@ -232,8 +234,6 @@ def _model(settings: ZooTrainArguments, tokenizer) -> torch.nn.ModuleDict:
         started["text_encoder"].resize_token_embeddings(len(tokenizer))
         model.load_state_dict(started.state_dict())
     teachable_norms(model)
-    # As in the denoiser: torch's fused attention takes longer for gradients of short texts.
-    model["text_encoder"].set_attn_implementation("eager")
     if settings.lora:
         add_lora(model.requires_grad_(False)["unet"], settings.rank)
     return model
