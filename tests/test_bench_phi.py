@@ -32,7 +32,7 @@ def test_losses_with_and_without_the_camera_stand_beside_what_the_noise_hides(
     assert found["run"] == run.name and found["steps"] == 1
     early, late = found["times"]
     assert early["hidden"] < 1e-3, "little noise hides no view"
-    assert late["hidden"] > 2 * early["hidden"]
+    assert late["hidden"] > 10 * early["hidden"]
     assert found["ratio"] == pytest.approx(1.0, abs=0.2), "a single step teaches hardly anything"
     assert "hidden by the noise" in capsys.readouterr().out
 

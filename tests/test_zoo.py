@@ -85,7 +85,7 @@ def test_a_lora_is_trained_on_a_prior_and_prior_lora_takes_it_at_any_strength(tm
         answers.append(prior.eps(z_t, t, prior.encode_text(["a corgi"])))
     bare, none, once, twice = answers
     torch.testing.assert_close(none, bare, atol=1e-6, rtol=0)
-    assert (once - bare).norm() > 2e-4
+    assert (once - bare).norm() > 1e-3
     torch.testing.assert_close(
         twice - bare, 2 * (once - bare), atol=0.05 * float((once - bare).abs().max()), rtol=0
     )
