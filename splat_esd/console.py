@@ -161,7 +161,11 @@ class _Clock:
         self.marks = deque([(time.monotonic(), start)], maxlen=_RECENT)
 
     def tell(self, step: int, stats: Mapping[str, float | int]) -> str:
-        (then, first), now = self.marks[0], time.monotonic()
+        now = time.monotonic()
+        if step < self.marks[-1][1]:  # a run of a study went back to its checkpoint
+            self.marks.clear()
+            self.marks.append((now, step))
+        then, first = self.marks[0]
         self.marks.append((now, step))
         speed = (step - first) / max(now - then, 1e-9)
         left = duration((self.total - step) / speed) if speed > 0 else "?"

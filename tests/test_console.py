@@ -90,6 +90,18 @@ def test_progress_of_a_resumed_run_counts_only_its_own_speed(
     assert capsys.readouterr().err == "view 901/1000  1 views/s  ETA 1:39\n"
 
 
+def test_steps_that_a_run_lost_do_not_count_as_negative_speed(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+):
+    with console.progress(1000) as meter:
+        for step in 140, 0, 20:
+            clock[0] += 10
+            meter.update(step)
+    told = capsys.readouterr().err.splitlines()
+    assert "step 0/1000  0 steps/s  ETA ?" in told[1]
+    assert "step 20/1000  2 steps/s  ETA 8:10" in told[2]
+
+
 def test_speed_is_that_of_the_last_steps(clock: list[float], capsys: pytest.CaptureFixture[str]):
     with console.progress(1000) as meter:
         for step in range(1, 101):

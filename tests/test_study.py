@@ -33,7 +33,7 @@ from splat_esd.study.experiment import cells, in_shard
 from splat_esd.study.job import check, is_done
 from splat_esd.study.launch import KILLED, launch, processes
 from splat_esd.study.run import main
-from splat_esd.study.sheet import SHEET, TURNING, write_sheets
+from splat_esd.study.sheet import SHEET, TURNING, _tiled, write_sheets
 from splat_esd.study.summary import summarise
 
 TINY = """\
@@ -491,7 +491,7 @@ def test_few_assets_turn_side_by_side_and_many_do_not(finished, tmp_path):
         frames = [np.asarray(f.convert("RGB")).astype(int) for f in ImageSequence.Iterator(turning)]
     gaussians = open_splats(out / records[0]["folder"] / "splat.ply")
     views = render_turntable(gaussians, 36, size=160)[0].over_grey().numpy().astype(int)
-    tile = slice(14, 174), slice(0, 160)  # the first asset, under its label
+    tile = slice(28, 188), slice(0, 160)  # the first asset, under its label
     for wanted in views[0], views[18]:
         away = min(np.abs(frame[tile] - wanted).mean() for frame in frames)
         assert away < 4, "but for what WebP takes away"
@@ -500,3 +500,11 @@ def test_few_assets_turn_side_by_side_and_many_do_not(finished, tmp_path):
         shutil.copy(out / record["folder"] / "splat.ply", tmp_path / record["folder"])
     write_sheets(records[:1] * 25, tmp_path)
     assert (tmp_path / SHEET).exists() and not (tmp_path / TURNING).exists()
+
+
+def test_a_long_label_stays_above_its_own_asset():
+    white = np.full((160, 160, 3), 255, np.uint8)
+    label = "a white elephant wearing a purple bow tie\nesd-0.5   seed 0"
+    sheet = np.asarray(_tiled([white, white], [label, "\n"], 2))
+    assert sheet[:, :160].min() < 128, "it is there"
+    assert (sheet[:, 160:] == 255).all(), "and reaches no neighbour"

@@ -16,9 +16,12 @@ from splat_esd.study.summary import Record
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+    from PIL.ImageFont import FreeTypeFont, ImageFont
 
 SHEET, TURNING = "sheets.png", "turning.webp"
-_SIZE, _LABEL, _GAP, _SIDES = 96, 14, 8, 4  # pixels, pixels, pixels, views
+_SIZE, _LABEL, _GAP, _SIDES = 96, 28, 8, 4  # pixels, pixels, pixels, views
+_LETTERS = (12, 7)  # pixels: the size of letters, at most and at least
 _WIDE, _FRAMES, _FPS, _FEW = 160, 36, 12, 24  # pixels, frames, a second, assets
 
 
@@ -58,20 +61,26 @@ def _turned(record: Record, out: Path, views: int, size: int) -> np.ndarray:
 
 def _label(record: Record, *, all_alike: bool = False) -> str:
     method = "" if all_alike else f"{record['method']}   "
-    return f"{record['prompt']}   {method}seed {record['seed']}"
+    return f"{record['prompt']}\n{method}seed {record['seed']}"
 
 
 def _tiled(pictures: Sequence[np.ndarray], labels: Sequence[str], columns: int) -> "Image":
     """Lays pictures of one size out in rows, each under its label."""
-    from PIL import Image, ImageDraw
+    from PIL import Image, ImageDraw, ImageFont
 
     height, width = (side + _GAP for side in pictures[0].shape[:2])
     height += _LABEL
     rows = math.ceil(len(pictures) / columns)
     sheet = Image.new("RGB", (columns * width, rows * height), "white")
     pen = ImageDraw.Draw(sheet)
+    fonts = [ImageFont.load_default(size) for size in range(_LETTERS[0], _LETTERS[1] - 1, -1)]
     for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
         left, top = i % columns * width, i // columns * height
-        pen.text((left + 2, top), label, fill="black")
+        font = next((f for f in fonts if _wide(pen, label, f) <= width - _GAP), fonts[-1])
+        pen.text((left + 2, top), label, fill="black", font=font, spacing=2)
         sheet.paste(Image.fromarray(picture), (left, top + _LABEL))
     return sheet
+
+
+def _wide(pen: "ImageDraw", label: str, font: "FreeTypeFont | ImageFont") -> float:
+    return float(pen.multiline_textbbox((0, 0), label, font=font)[2])
