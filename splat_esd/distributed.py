@@ -25,6 +25,11 @@ from splat_esd.errors import EnvironmentProblem
 
 # A paused run keeps the others waiting; a process that has died is noticed by its connection.
 PATIENCE = timedelta(days=30)
+# What a container may take: control groups of version 2 and 1.
+LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 LOOPBACK = "lo" if sys.platform.startswith("linux") else "lo0"
 Sliced = TypeVar("Sliced", bound=Any)
 
@@ -205,3 +210,12 @@ def exit_at_once(code: int = 0) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def memory() -> int:
+    """Returns the bytes of memory that processes here may take together: the machine's, or less
+    where a container has a limit.
+    """
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [path.read_text().strip() for path in LIMITS if path.is_file()]
+    return min([whole, *(int(limit) for limit in limits if limit.isdecimal())])

@@ -56,6 +56,28 @@ def test_sums_and_weighted_means_are_the_same_in_every_process(tmp_path):
         assert means == {"both": 0.25, "only_0": 5.0, "only_1": 5.0}
 
 
+@pytest.mark.parametrize(
+    ("limit", "room"),
+    [("3221225472\n", 3 * 2**30), ("max\n", None), ("9" * 19, None), (None, None)],
+)
+def test_memory_is_the_containers_where_it_has_less_than_the_machine(
+    limit, room, tmp_path, monkeypatch
+):
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if limit is not None:
+        (tmp_path / "memory.max").write_text(limit)
+    monkeypatch.setattr(distributed, "LIMITS", (tmp_path / "memory.max", tmp_path / "none"))
+    assert distributed.memory() == (room or machine)
+
+
+def test_a_run_is_spread_over_no_more_processes_than_memory_holds(monkeypatch):
+    config = load_config(["prompt=a corgi"])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    for gib, count in (64, 4), (5, 2), (1, 1):
+        monkeypatch.setattr(distributed, "memory", lambda gib=gib: gib * 2**30)
+        assert count_processes(config, torch.device("cpu")) == count
+
+
 def test_a_short_run_or_a_large_prior_is_not_spread_and_no_process_is_without_a_view():
     base = ["prompt=a corgi", "steps=500"]
     threads = torch.get_num_threads()

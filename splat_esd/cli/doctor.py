@@ -88,8 +88,10 @@ def _torch() -> tuple[bool, str]:
 
 
 def _memory() -> tuple[bool, str]:
+    from splat_esd.distributed import memory
+
     try:
-        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        size = memory()
     except (AttributeError, ValueError, OSError):
         return True, "size unknown on this system"
     return True, f"{size / 1e9:.0f} GB"

@@ -1,10 +1,8 @@
 """`splat-esd doctor prior=NAME`: the memory that a large prior will need, and what is here."""
 
-import os
-
 import torch
 
-from splat_esd import console
+from splat_esd import console, distributed
 from splat_esd.bench.estimate import estimate
 from splat_esd.config.commands import DoctorArguments
 from splat_esd.config.load import load_config
@@ -56,4 +54,4 @@ def examine_prior(asked: DoctorArguments) -> int:
 def _memory(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory / 2**30
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return distributed.memory() / 2**30

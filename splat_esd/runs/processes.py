@@ -151,7 +151,7 @@ def count_processes(config: Config, device: torch.device) -> int:
         return config.processes
     if device.type != "cpu" or config.prior.name != "zoo" or config.steps < WORTH_STEPS:
         return 1  # a large prior fills a machine with its own threads
-    room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MEMORY
+    room = distributed.memory() // MEMORY
     return max(1, min(threads, config.cameras.batch_size, room))
 
 

@@ -1,11 +1,11 @@
 """Where cells run: in processes of this machine (joblib), or on a cluster (submitit, ray)."""
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
+from splat_esd import distributed
 from splat_esd.bench.machine import cores
 from splat_esd.config.experiment import LAUNCHER_KEYS, Experiment
 from splat_esd.errors import UsageError
@@ -40,7 +40,7 @@ def processes(experiment: Experiment, count: int) -> int:
         return max(1, min(experiment.processes, count))
     if torch.cuda.is_available():
         return 1  # one run fills a GPU
-    room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MEMORY
+    room = distributed.memory() // MEMORY
     return max(1, min(cores(), room, count))
 
 
