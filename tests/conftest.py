@@ -15,6 +15,14 @@ import pytest
 import torch
 
 
+@pytest.fixture(autouse=True)
+def own_threads():
+    """What a test makes of this process's threads is gone after it: sums depend on their number."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 def build_text(length: int = 32, *, layers: int = 1):
     """Makes a tokenizer that spells every word and a text encoder of one layer."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer

@@ -160,11 +160,12 @@ def test_five_steps_a_stop_and_five_more_equal_ten(tmp_path, tiny_sd, monkeypatc
 
 
 def test_a_run_killed_without_warning_continues_to_the_same_bits(tmp_path, tiny_sd):
-    whole = generate(small(tmp_path / "whole", tiny_sd, "steps=30"))
+    quiet = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    given = arguments(tmp_path / "whole", tiny_sd, "steps=30")
+    subprocess.run(command(*given), check=True, **quiet)
+    (whole,) = (tmp_path / "whole" / "a-corgi").iterdir()
     given = arguments(tmp_path / "killed", tiny_sd, "steps=30")
-    process = subprocess.Popen(
-        command(*given), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
+    process = subprocess.Popen(command(*given), **quiet)
     deadline = time.monotonic() + 120
     while not list((tmp_path / "killed").rglob("step-*.pt")):
         assert process.poll() is None and time.monotonic() < deadline
@@ -173,8 +174,9 @@ def test_a_run_killed_without_warning_continues_to_the_same_bits(tmp_path, tiny_
     process.wait()
     (killed,) = (tmp_path / "killed" / "a-corgi").iterdir()
     assert not (killed / "splat.ply").exists()
-    assert generate(load_config(given)) == killed
+    subprocess.run(command(*given), check=True, **quiet)
     assert (killed / "splat.ply").read_bytes() == (whole / "splat.ply").read_bytes()
+    assert list((tmp_path / "killed" / "a-corgi").iterdir()) == [killed]
 
 
 def test_the_time_of_all_sessions_is_added_up(tmp_path, tiny_sd, monkeypatch):

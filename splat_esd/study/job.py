@@ -48,6 +48,7 @@ class Worker:
         """
         import torch
 
+        threads = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
             with _claim(cell) as mine:
@@ -55,6 +56,7 @@ class Worker:
         except (SplatError, OSError) as error:
             return str(error)
         finally:
+            torch.set_num_threads(threads)
             gc.collect()  # a run's graph holds itself; the next run needs its memory
 
     def _make_and_log(self, cell: Cell) -> str | None:
