@@ -20,11 +20,15 @@ import pytest
 from PIL import Image, ImageSequence
 
 from splat_esd.bench.machine import cores
+from splat_esd.bench.reference_shapes import as_splat
 from splat_esd.cli import main as cli
 from splat_esd.config.experiment import find_file, load_experiment, read_study
+from splat_esd.config.schema import MeshConfig
 from splat_esd.errors import ConfigError, EnvironmentProblem, UsageError
 from splat_esd.export.images import render_turntable
+from splat_esd.formats.ply import write_ply
 from splat_esd.formats.read import open_splats
+from splat_esd.mesh.textured import make_mesh, read_glb, write_glb
 from splat_esd.paths import CONF
 from splat_esd.study import job as job_module
 from splat_esd.study import launch as launch_module
@@ -33,7 +37,7 @@ from splat_esd.study.experiment import cells, in_shard
 from splat_esd.study.job import check, is_done
 from splat_esd.study.launch import KILLED, launch, processes
 from splat_esd.study.run import main
-from splat_esd.study.sheet import SHEET, TURNING, _tiled, write_sheets
+from splat_esd.study.sheet import SHEET, TURNING, _mesh_turned, _tiled, _turned, write_sheets
 from splat_esd.study.summary import summarise
 
 TINY = """\
@@ -481,6 +485,28 @@ def test_one_picture_shows_every_asset_from_four_sides(finished):
         strips.append(np.hstack(render_turntable(gaussians, 4, size=96)[0].over_grey().numpy()))
     rows = [row.tobytes() for row in picture]
     assert all(any(strip[48].tobytes() in row for row in rows) for strip in strips)
+
+
+def test_a_mesh_turns_beside_its_splat_as_the_splat_does(tmp_path):
+    splats = as_splat("corgi", 3000)
+    record = {"folder": "run", "prompt": "a corgi", "method": "esd", "seed": 0, "status": "done"}
+    write_ply(splats, tmp_path / "run" / "splat.ply")
+    write_sheets([record], tmp_path)
+    with Image.open(tmp_path / TURNING) as alone:
+        width = alone.width
+    mesh = make_mesh(splats, MeshConfig(faces=2000, texture=128))
+    write_glb(mesh, tmp_path / "run" / "mesh.glb")
+    write_sheets([record], tmp_path)
+    with Image.open(tmp_path / TURNING) as both:
+        assert both.width == 2 * width
+    splat, drawn = (turned(record, tmp_path, 4, 96) for turned in (_turned, _mesh_turned))
+    same = [np.abs(a.astype(int) - b).mean() for a, b in zip(splat, drawn, strict=True)]
+    other = [np.abs(a.astype(int) - b).mean() for a, b in zip(splat, drawn[::-1], strict=True)]
+    assert max(same) < 6 and max(same) < 0.5 * min(other), "of 255 grey levels, each side its own"
+    surface, texture = read_glb(tmp_path / "run" / "mesh.glb")
+    np.testing.assert_allclose(surface.points, mesh.surface.vertices, atol=1e-6)
+    np.testing.assert_allclose(surface.uv, mesh.surface.uv, atol=1e-6)
+    np.testing.assert_array_equal(np.rint(255 * texture), mesh.texture)
 
 
 def test_few_assets_turn_side_by_side_and_many_do_not(finished, tmp_path):

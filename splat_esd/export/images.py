@@ -60,7 +60,7 @@ def to_images(out: RenderOutput) -> Images:
 def render_turntable(gaussians: Gaussians, count: int, *, size: int) -> tuple[Images, Cameras]:
     """Renders views on a circle, the first from the front, around the splat's portrait frame."""
     gaussians = portrait_frame(gaussians).place(gaussians)
-    cameras = _around(count, size).to(gaussians.device)
+    cameras = portrait_cameras(count, size).to(gaussians.device)
     with torch.no_grad():
         views = [to_images(rasterize(gaussians, cameras[i])) for i in range(count)]
     rgba = torch.cat([view.rgba for view in views])
@@ -80,9 +80,16 @@ def portrait_frame(gaussians: Gaussians) -> Frame:
     return frame
 
 
+def portrait_cameras(count: int, size: int) -> Cameras:
+    """Returns cameras on a circle around a `portrait_frame`, the first in front."""
+    return turntable(
+        count, elevation=ELEVATION, distance=DISTANCE, fovy=FOVY, width=size, height=size
+    )
+
+
 @torch.no_grad()
 def _fitted(gaussians: Gaussians, frame: Frame) -> Frame:
-    cameras = _around(_LOOKS, _LOOK_SIZE).to(gaussians.device)
+    cameras = portrait_cameras(_LOOKS, _LOOK_SIZE).to(gaussians.device)
     covered = rasterize(frame.place(gaussians), cameras).alpha[..., 0].amax(0) > 0.5
     rows, columns = (covered.any(dim).nonzero()[:, 0].cpu() for dim in (1, 0))
     if not len(rows):
@@ -94,9 +101,3 @@ def _fitted(gaussians: Gaussians, frame: Frame) -> Frame:
     half = frame.radius * DISTANCE * math.tan(FOVY / 2)
     up = np.array([0.0, 0.0, (top + bottom) / 2 * half / math.cos(ELEVATION)])
     return Frame(frame.center + up, frame.radius * wider)
-
-
-def _around(count: int, size: int) -> Cameras:
-    return turntable(
-        count, elevation=ELEVATION, distance=DISTANCE, fovy=FOVY, width=size, height=size
-    )

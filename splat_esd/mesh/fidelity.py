@@ -65,9 +65,14 @@ def compare(
 
 
 def draw(
-    mesh: Unwrapped, texture: Float[ndarray, "S S 3"], cameras: Cameras, i: int
+    mesh: Unwrapped,
+    texture: Float[ndarray, "S S 3"],
+    cameras: Cameras,
+    i: int,
+    *,
+    ground: float = 1.0,
 ) -> Float[ndarray, "H W 3"]:
-    """Draws the mesh over white as camera i sees it: its texture alone, no lights."""
+    """Draws the mesh over a grey level as camera i sees it: its texture alone, no lights."""
     height, width = cameras.height, cameras.width
     viewmat, K = cameras.viewmats[i].double().numpy(), cameras.Ks[i].double().numpy()
     hits = rasterize_mesh(
@@ -78,6 +83,6 @@ def draw(
         width=_FINE * width,
         height=_FINE * height,
     )
-    picture = np.ones((_FINE * height * _FINE * width, 3), np.float32)
+    picture = np.full((_FINE * height * _FINE * width, 3), ground, np.float32)
     picture[hits.pixels] = sample(texture, sample_points(mesh, hits))
     return picture.reshape(height, _FINE, width, _FINE, 3).mean((1, 3))

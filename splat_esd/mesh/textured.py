@@ -169,6 +169,21 @@ def write_glb(mesh: TexturedMesh, path: Path) -> Path:
     return path
 
 
+def read_glb(path: Path) -> tuple[Unwrapped, Float[ndarray, "S S 3"]]:
+    """Reads what `write_glb` wrote: the surface in the splat's world, and its colours in [0, 1].
+
+    Along the seams a point stands several times.
+    """
+    import trimesh
+
+    mesh: Any = trimesh.load(path, force="mesh", process=False)
+    points = np.asarray(mesh.vertices) @ up_rotation("y").double().numpy()
+    uv = np.asarray(mesh.visual.uv) * (1, -1) + (0, 1)
+    faces = np.asarray(mesh.faces)
+    colors = np.asarray(mesh.visual.material.baseColorTexture.convert("RGB"), np.float32) / 255
+    return Unwrapped(points, faces, np.arange(len(points)), uv, faces), colors
+
+
 def write_obj(mesh: TexturedMesh, path: Path) -> Path:
     """Writes an OBJ, y up, the front towards +z, with its .mtl and .png beside it."""
     from PIL import Image

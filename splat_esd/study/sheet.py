@@ -2,15 +2,18 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from splat_esd.export.images import render_turntable
+from splat_esd.export.images import GROUND, portrait_cameras, portrait_frame, render_turntable
 from splat_esd.export.turntable import write_animation
 from splat_esd.formats.atomic import replacing
 from splat_esd.formats.read import open_splats
+from splat_esd.mesh.fidelity import draw
+from splat_esd.mesh.textured import read_glb
 from splat_esd.runs.folder import RunFolder
 from splat_esd.study.summary import Record
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
-SHEET, TURNING = "sheets.png", "turning.webp"
+SHEET, TURNING, MESH = "sheets.png", "turning.webp", "mesh.glb"
 _SIZE, _LABEL, _GAP, _SIDES = 96, 28, 8, 4  # pixels, pixels, pixels, views
 _LETTERS = (12, 7)  # pixels: the size of letters, at most and at least
 _WIDE, _FRAMES, _FPS, _FEW = 160, 36, 12, 24  # pixels, frames, a second, assets
@@ -45,10 +48,18 @@ def write_sheets(records: Sequence[Record], out: Path) -> Path | None:
 
 
 def _write_turning(done: Sequence[Record], out: Path) -> None:
-    """Writes `out`/turning.webp: one turn of all assets side by side."""
-    columns = math.ceil(math.sqrt(1.5 * len(done)))
-    labels = [_label(record, all_alike=len({r["method"] for r in done}) == 1) for record in done]
-    turns = [_turned(record, out, _FRAMES, _WIDE) for record in done]
+    """Writes `out`/turning.webp: one turn of all assets side by side, each with its mesh, where
+    its folder holds one.
+    """
+    all_alike = len({record["method"] for record in done}) == 1
+    labels, turns = [], []
+    for record in done:
+        labels.append(_label(record, all_alike=all_alike))
+        turns.append(_turned(record, out, _FRAMES, _WIDE))
+        if (out / record["folder"] / MESH).exists():
+            labels.append(f"{record['prompt']}\nits mesh")
+            turns.append(_mesh_turned(record, out, _FRAMES, _WIDE))
+    columns = min(len(turns), math.ceil(math.sqrt(1.5 * len(turns))))
     frames = [np.asarray(_tiled(views, labels, columns)) for views in zip(*turns, strict=True)]
     write_animation(np.stack(frames), out / TURNING, _FPS)
 
@@ -57,6 +68,17 @@ def _turned(record: Record, out: Path, views: int, size: int) -> np.ndarray:
     """Renders a turn of a run's asset over grey: uint8 [views, size, size, 3]."""
     splats = open_splats(RunFolder(out / record["folder"]).splat)
     return render_turntable(splats, views, size=size)[0].over_grey().numpy()
+
+
+def _mesh_turned(record: Record, out: Path, views: int, size: int) -> np.ndarray:
+    """Draws a turn of a run's mesh as `_turned` draws its splat."""
+    folder = RunFolder(out / record["folder"])
+    frame = portrait_frame(open_splats(folder.splat))
+    mesh, texture = read_glb(folder.path / MESH)
+    mesh = replace(mesh, points=(mesh.points - frame.center) / frame.radius)
+    cameras = portrait_cameras(views, size)
+    turn = [draw(mesh, texture, cameras, i, ground=GROUND / 255) for i in range(views)]
+    return np.rint(255 * np.stack(turn)).astype(np.uint8)
 
 
 def _label(record: Record, *, all_alike: bool = False) -> str:
