@@ -111,7 +111,9 @@ def test_the_shipped_prior_can_be_examined_with_a_bias_beside_it(tmp_path, capsy
     bias = report.pop(evaluate_prior.DIAL)
     assert set(report) == {"settings", "seen", "held_out", "azimuth", "views"}
     assert list(bias) == [str(strength) for strength in STRENGTHS]
-    assert all(len(shares) == SECTORS for shares in bias.values())
+    assert all(len(found["azimuth"]) == SECTORS for found in bias.values())
+    assert all(set(found["views"]) == set(report["views"]) for found in bias.values())
+    assert all(0.0 <= found["all"] <= 1.0 for found in bias.values())
     assert 0.0 <= report["seen"]["all"] <= min(report["seen"][k] for k in ("object", "color"))
     for kind in ("seen", "held_out"):
         shares = [report[kind]["all_from_the_front"], *report[kind]["all_in_true_photos"].values()]

@@ -33,7 +33,7 @@ from splat_esd.zoo.world.captions import Composition, is_held_out
 NAMED = ("object", "color", "accessory")  # what has to be right
 # How often captions ask for a colour and for something worn: more often than those of the training.
 ASKED = {(False, False): 0.25, (True, False): 0.2, (False, True): 0.25, (True, True): 0.3}
-DIAL = "front-bias"  # a LoRA beside the prior
+DIAL = "all-sides"  # a LoRA beside the prior, taught on photos from all sides alike
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)  # of it
 SECTORS = 12  # of the circle, in histograms of azimuth; the first is centred on the front
 FROM_THE_FRONT = Bias(front=1.0)
@@ -71,7 +71,7 @@ def main(settings: ZooExamArguments) -> None:
         "training": sectors(torch.from_numpy(plan(4000, bias=ALL_AROUND).azimuth).float()),
     }
     if ((settings.prior or ASSETS / "zoo") / f"{DIAL}.safetensors").is_file():
-        report[DIAL] = {str(s): turned(settings, judge, s) for s in STRENGTHS}
+        report[DIAL] = {str(s): dialled(settings, judge, s) for s in STRENGTHS}
     report["views"] = obeyed(draw, judge, settings.captions // 2)
     (out / "exam.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     write_sheet(rows, out / "samples.png")
@@ -123,11 +123,18 @@ def photograph(
     return list((0.5 + 0.5 * x).permute(0, 2, 3, 1).split(count))
 
 
-def turned(settings: ZooExamArguments, judge: Look, strength: float) -> list[float]:
-    """Returns how the samples are turned, by sectors, with that much of the LoRA `DIAL`."""
+def dialled(settings: ZooExamArguments, judge: Look, strength: float) -> dict[str, Any]:
+    """Returns what that much of the LoRA `DIAL` changes: how the samples are turned, by sectors,
+    how many are right, and how far words for the view are obeyed.
+    """
     draw = open_pipeline(settings, (f"{DIAL}:{strength}",))
     chosen = choose(settings.captions, held_out=False, seed=settings.seed)
-    return sectors(_azimuths([judge(draw(c.caption())) for c in chosen]))
+    verdicts = [judge(draw(c.caption())) for c in chosen]
+    return {
+        "azimuth": sectors(_azimuths(verdicts)),
+        "all": grade(chosen, verdicts)["all"],
+        "views": obeyed(draw, judge, settings.captions // 2),
+    }
 
 
 def _azimuths(verdicts: Sequence[Verdict]) -> Float[Tensor, " N"]:
