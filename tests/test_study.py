@@ -495,15 +495,15 @@ def test_a_mesh_turns_beside_its_splat_as_the_splat_does(tmp_path):
     with Image.open(tmp_path / TURNING) as alone:
         width = alone.width
     mesh = make_mesh(splats, MeshConfig(faces=2000, texture=128))
-    write_glb(mesh, tmp_path / "run" / "mesh.glb")
+    path = write_glb(mesh, tmp_path / "run" / "export" / "mesh.glb")
     write_sheets([record], tmp_path)
     with Image.open(tmp_path / TURNING) as both:
         assert both.width == 2 * width
-    splat, drawn = (turned(record, tmp_path, 4, 96) for turned in (_turned, _mesh_turned))
+    splat, drawn = _turned(record, tmp_path, 4, 96), _mesh_turned(record, path, tmp_path, 4, 96)
     same = [np.abs(a.astype(int) - b).mean() for a, b in zip(splat, drawn, strict=True)]
     other = [np.abs(a.astype(int) - b).mean() for a, b in zip(splat, drawn[::-1], strict=True)]
     assert max(same) < 6 and max(same) < 0.5 * min(other), "of 255 grey levels, each side its own"
-    surface, texture = read_glb(tmp_path / "run" / "mesh.glb")
+    surface, texture = read_glb(path)
     np.testing.assert_allclose(surface.points, mesh.surface.vertices, atol=1e-6)
     np.testing.assert_allclose(surface.uv, mesh.surface.uv, atol=1e-6)
     np.testing.assert_array_equal(np.rint(255 * texture), mesh.texture)

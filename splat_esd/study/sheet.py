@@ -56,9 +56,9 @@ def _write_turning(done: Sequence[Record], out: Path) -> None:
     for record in done:
         labels.append(_label(record, all_alike=all_alike))
         turns.append(_turned(record, out, _FRAMES, _WIDE))
-        if (out / record["folder"] / MESH).exists():
+        for mesh in _meshes(out / record["folder"]):
             labels.append(f"{record['prompt']}\nits mesh")
-            turns.append(_mesh_turned(record, out, _FRAMES, _WIDE))
+            turns.append(_mesh_turned(record, mesh, out, _FRAMES, _WIDE))
     columns = min(len(turns), math.ceil(math.sqrt(1.5 * len(turns))))
     frames = [np.asarray(_tiled(views, labels, columns)) for views in zip(*turns, strict=True)]
     write_animation(np.stack(frames), out / TURNING, _FPS)
@@ -70,11 +70,15 @@ def _turned(record: Record, out: Path, views: int, size: int) -> np.ndarray:
     return render_turntable(splats, views, size=size)[0].over_grey().numpy()
 
 
-def _mesh_turned(record: Record, out: Path, views: int, size: int) -> np.ndarray:
+def _meshes(folder: Path) -> list[Path]:
+    """Returns the mesh of a run, made with it or by `export` later; none where there is none."""
+    return [path for path in (folder / "export" / MESH, folder / MESH) if path.is_file()][:1]
+
+
+def _mesh_turned(record: Record, path: Path, out: Path, views: int, size: int) -> np.ndarray:
     """Draws a turn of a run's mesh as `_turned` draws its splat."""
-    folder = RunFolder(out / record["folder"])
-    frame = portrait_frame(open_splats(folder.splat))
-    mesh, texture = read_glb(folder.path / MESH)
+    frame = portrait_frame(open_splats(RunFolder(out / record["folder"]).splat))
+    mesh, texture = read_glb(path)
     mesh = replace(mesh, points=(mesh.points - frame.center) / frame.radius)
     cameras = portrait_cameras(views, size)
     turn = [draw(mesh, texture, cameras, i, ground=GROUND / 255) for i in range(views)]
