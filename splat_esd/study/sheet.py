@@ -59,7 +59,8 @@ def _write_turning(done: Sequence[Record], out: Path) -> None:
         for mesh in _meshes(out / record["folder"]):
             labels.append(f"{record['prompt']}\nits mesh")
             turns.append(_mesh_turned(record, mesh, out, _FRAMES, _WIDE))
-    columns = min(len(turns), math.ceil(math.sqrt(1.5 * len(turns))))
+    wide = min(len(turns), math.ceil(math.sqrt(1.5 * len(turns))))
+    columns = wide + 1 if len(turns) % wide and len(turns) % (wide + 1) == 0 else wide  # no hole
     frames = [np.asarray(_tiled(views, labels, columns)) for views in zip(*turns, strict=True)]
     write_animation(np.stack(frames), out / TURNING, _FPS)
 
