@@ -42,6 +42,8 @@ def run() -> NoReturn:
             stream.flush()
         except (OSError, ValueError, AttributeError):
             _close(stream)
+    if not leads():
+        os._exit(code)  # gloo's threads, taken down, have aborted a follower whose work was done
     sys.exit(code)
 
 

@@ -206,9 +206,7 @@ def follow_launched() -> Path:
     config = distributed.broadcast()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the leader saves, and then lets all go
-    folder = _follow(_prepare(config))
-    distributed.leave()
-    return folder
+    return _follow(_prepare(config))
 
 
 def _prepare(config: Config) -> Run:
