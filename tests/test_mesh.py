@@ -148,6 +148,8 @@ def test_a_mesh_stands_where_and_as_tall_as_asked(origin: str):
         np.testing.assert_allclose(low[:2] + high[:2], 0, atol=1e-9)
         assert low[2] == pytest.approx(0.0 if origin == "feet" else -1.25)
     assert mesh.facts["extents"] == pytest.approx((high - low).tolist())
+    back = (mesh.surface.points - mesh.facts["moved_by"]) / mesh.facts["scaled_by"]
+    np.testing.assert_allclose(back, made().surface.points, atol=1e-6)
 
 
 def test_a_mesh_that_is_left_alone_is_the_same_mesh():

@@ -28,7 +28,7 @@ from splat_esd.errors import ConfigError, EnvironmentProblem, UsageError
 from splat_esd.export.images import render_turntable
 from splat_esd.formats.ply import write_ply
 from splat_esd.formats.read import open_splats
-from splat_esd.mesh.textured import make_mesh, read_glb, write_glb
+from splat_esd.mesh.textured import make_mesh, read_glb, write_glb, write_meshes
 from splat_esd.paths import CONF
 from splat_esd.study import job as job_module
 from splat_esd.study import launch as launch_module
@@ -494,8 +494,11 @@ def test_a_mesh_turns_beside_its_splat_as_the_splat_does(tmp_path):
     write_sheets([record], tmp_path)
     with Image.open(tmp_path / TURNING) as alone:
         width = alone.width
-    mesh = make_mesh(splats, MeshConfig(faces=2000, texture=128))
-    path = write_glb(mesh, tmp_path / "run" / "export" / "mesh.glb")
+    settings = MeshConfig(faces=2000, texture=128, height=7.0, origin="feet")
+    folder = tmp_path / "run" / "export"
+    folder.mkdir()
+    write_meshes(splats, folder, settings, ["glb"])
+    path = folder / "mesh.glb"
     write_sheets([record], tmp_path)
     with Image.open(tmp_path / TURNING) as both:
         assert both.width == 2 * width
@@ -503,7 +506,11 @@ def test_a_mesh_turns_beside_its_splat_as_the_splat_does(tmp_path):
     same = [np.abs(a.astype(int) - b).mean() for a, b in zip(splat, drawn, strict=True)]
     other = [np.abs(a.astype(int) - b).mean() for a, b in zip(splat, drawn[::-1], strict=True)]
     assert max(same) < 6 and max(same) < 0.5 * min(other), "of 255 grey levels, each side its own"
-    surface, texture = read_glb(path)
+
+
+def test_a_written_glb_is_read_back_with_its_colours(tmp_path):
+    mesh = make_mesh(as_splat("corgi", 3000), MeshConfig(faces=2000, texture=128))
+    surface, texture = read_glb(write_glb(mesh, tmp_path / "mesh.glb"))
     np.testing.assert_allclose(surface.points, mesh.surface.vertices, atol=1e-6)
     np.testing.assert_allclose(surface.uv, mesh.surface.uv, atol=1e-6)
     np.testing.assert_array_equal(np.rint(255 * texture), mesh.texture)

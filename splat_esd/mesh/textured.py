@@ -118,18 +118,23 @@ def write_meshes(
 
 
 def stood(mesh: TexturedMesh, settings: MeshConfig) -> TexturedMesh:
-    """Gives a mesh the height and the origin that are asked for: z is up here."""
-    points = mesh.surface.points
+    """Gives a mesh the height and the origin that are asked for, and tells how it was moved:
+    points = "scaled_by" times those in the splat's world, "moved_by" added. z is up here.
+    """
+    points, scale, shift = mesh.surface.points, 1.0, np.zeros(3)
     if settings.height is not None:
-        points = points * (settings.height / np.ptp(points[:, 2]))
+        scale = settings.height / np.ptp(points[:, 2])
+        points = points * scale
     low, high = points.min(0), points.max(0)
-    middle = (low + high) / 2
-    if settings.origin == "feet":
-        middle[2] = low[2]
     if settings.origin != "splat":
-        points = points - middle
+        shift = -(low + high) / 2
+    if settings.origin == "feet":
+        shift[2] = -low[2]
+    if shift.any():
+        points = points + shift
     surface = replace(mesh.surface, points=points)
     facts = mesh.facts if points is mesh.surface.points else mesh.facts | _build(surface)
+    facts = facts | {"scaled_by": float(scale), "moved_by": shift.tolist()}
     return replace(mesh, surface=surface, facts=facts, unlit=settings.material == "unlit")
 
 

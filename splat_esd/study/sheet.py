@@ -1,5 +1,6 @@
 """All assets of a study in one picture: each from four sides, and, of a few, all turning."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -72,15 +73,20 @@ def _turned(record: Record, out: Path, views: int, size: int) -> np.ndarray:
 
 
 def _meshes(folder: Path) -> list[Path]:
-    """Returns the mesh of a run, made with it or by `export` later; none where there is none."""
-    return [path for path in (folder / "export" / MESH, folder / MESH) if path.is_file()][:1]
+    """Returns the mesh of a run, made with it or by `export` later; none where there is none, or
+    nothing beside it tells how it stands.
+    """
+    found = (folder / "export" / MESH, folder / MESH)
+    return [path for path in found if path.is_file() and path.with_suffix(".json").is_file()][:1]
 
 
 def _mesh_turned(record: Record, path: Path, out: Path, views: int, size: int) -> np.ndarray:
     """Draws a turn of a run's mesh as `_turned` draws its splat."""
     frame = portrait_frame(open_splats(RunFolder(out / record["folder"]).splat))
     mesh, texture = read_glb(path)
-    mesh = replace(mesh, points=(mesh.points - frame.center) / frame.radius)
+    facts = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    points = (mesh.points - np.array(facts.get("moved_by", 0.0))) / facts.get("scaled_by", 1.0)
+    mesh = replace(mesh, points=frame.from_world(points))
     cameras = portrait_cameras(views, size)
     turn = [draw(mesh, texture, cameras, i, ground=GROUND / 255) for i in range(views)]
     return np.rint(255 * np.stack(turn)).astype(np.uint8)
