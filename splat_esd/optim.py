@@ -34,3 +34,9 @@ def set_learning_rates(
     for name, optimizer in optimizers.items():
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(*rates[name], progress)
+
+
+def set_phi_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Sets phi's learning rates: `rate`, times what each of its groups says."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["times"]

@@ -36,7 +36,7 @@ from splat_esd.gaussians import Gaussians
 from splat_esd.guidance import ESD, SDS, DenoisingLosses
 from splat_esd.initialize import ball, from_file
 from splat_esd.leash import Leash, make_leash
-from splat_esd.optim import make_optimizers, set_learning_rates
+from splat_esd.optim import make_optimizers, set_learning_rates, set_phi_rate
 from splat_esd.rasterize import RenderOutput, rasterize
 from splat_esd.regularize import regularize
 
@@ -314,9 +314,7 @@ def _slow_down(run: Run) -> None:
         for group in optimizer.param_groups:
             group["lr"] *= run.rate_factor
     if run.phi_optimizer is not None:
-        rate = run.config.guidance.lora.learning_rate * run.rate_factor
-        for group in run.phi_optimizer.param_groups:
-            group["lr"] = rate * group["times"]
+        set_phi_rate(run.phi_optimizer, run.config.guidance.lora.learning_rate * run.rate_factor)
 
 
 def _optimizers(run: Run) -> list[torch.optim.Optimizer]:

@@ -54,7 +54,7 @@ def estimate(
     for parameter in phi.trainable().values():
         parameter.data = parameter.data.to(dtype)
     images = torch.zeros(1, size, size, 3, device=META, requires_grad=True)
-    side = size // prior._factor
+    side = size // prior.factor
     drawn = prior.together
     z = torch.zeros(drawn, prior.denoiser.config.in_channels, side, side, device=META, dtype=dtype)
     t = torch.full((drawn,), 500, device=META)
@@ -62,7 +62,7 @@ def estimate(
     encoder, largest = kept_for_backward(lambda: prior.encode_images(images), prior.vae)
     written_out = on_cpu and prior.family.denoiser[0] == "unet" and drawn == 1
     few = FEW_TOKENS if written_out else 0
-    denoiser, largest_2 = kept_for_backward(lambda: phi._denoise(z, t, camera), prior.denoiser, few)
+    denoiser, largest_2 = kept_for_backward(lambda: phi.denoise(z, t, camera), prior.denoiser, few)
     weights = sum(_bytes(p) for m in (prior.denoiser, prior.vae) for p in m.parameters())
     always, largest_2 = BASE + weights / GIB, largest_2 / drawn
     working = WORKING * max(largest, largest_2) / GIB

@@ -23,6 +23,7 @@ from splat_esd.diffusion.lora import Phi, camera_vector
 from splat_esd.entropy import null_minus_camera
 from splat_esd.errors import UsageError
 from splat_esd.formats.read import open_splats
+from splat_esd.optim import set_phi_rate
 from splat_esd.runs import start
 from splat_esd.runs.folder import RunFolder
 from splat_esd.train import Run, make_run, render
@@ -90,9 +91,8 @@ def learn(path: Path, steps: int) -> list[dict[str, float]]:
         t = torch.randint(len(run.prior.schedule), (VIEWS,), generator=generator)
         losses = losses_of(run, run.guidance.phi, *_views(run, VIEWS, generator), t, generator)
         losses.mean().backward()
-        for group in run.phi_optimizer.param_groups:
-            falling = 1.0 - 0.9 * step / steps
-            group["lr"] = config.guidance.lora.learning_rate * group["times"] * falling
+        falling = 1.0 - 0.9 * step / steps
+        set_phi_rate(run.phi_optimizer, falling * config.guidance.lora.learning_rate)
         run.phi_optimizer.step()
         run.phi_optimizer.zero_grad()
     return [measure(run, run.guidance.phi, share) for share in TIMES]

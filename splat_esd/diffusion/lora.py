@@ -106,7 +106,7 @@ class Phi(nn.Module):
         camera: Float[Tensor, "B 25"],
     ) -> Float[Tensor, "B C h w"]:
         """Estimates the noise in z_t as our renders would have it; all zeros is no camera."""
-        return self.prior.as_eps(self._denoise(z_t, t, camera), z_t, t)
+        return self.prior.as_eps(self.denoise(z_t, t, camera), z_t, t)
 
     def eps_and_losses(
         self,
@@ -121,11 +121,13 @@ class Phi(nn.Module):
 
         The loss is in the prior's own prediction. Where `dropped`, phi is not told the camera.
         """
-        out = self._denoise(z_t, t, camera.masked_fill(dropped[:, None], 0.0))
+        out = self.denoise(z_t, t, camera.masked_fill(dropped[:, None], 0.0))
         losses = (out - self.prior.target(z, eps, t)).square().mean(dim=(1, 2, 3))
         return self.prior.as_eps(out.detach(), z_t, t), losses
 
-    def _denoise(self, z_t: Tensor, t: Tensor, camera: Tensor) -> Tensor:
+    def denoise(self, z_t: Tensor, t: Tensor, camera: Tensor) -> Tensor:
+        """Runs the denoiser with the LoRA; the answer is in the prior's own words."""
+
         def answer(r: slice) -> Tensor:
             text = self.text.expand(len(z_t[r])).moved(self.camera(camera[r]))
             if self.prior.together > 1:

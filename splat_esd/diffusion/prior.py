@@ -78,14 +78,15 @@ class Prior:
     def image_size(self) -> int:
         """Returns the side of the square images it is shown: `size`, or that of its training."""
         trained = getattr(self.denoiser.config, "sample_size", None)
-        return self.size or (trained * self._factor if trained else UNSAID)
+        return self.size or (trained * self.factor if trained else UNSAID)
 
     def side_at(self, share: float) -> int:
         """Returns a share of `image_size` that is a whole number of latents."""
-        return max(1, round(share * self.image_size / self._factor)) * self._factor
+        return max(1, round(share * self.image_size / self.factor)) * self.factor
 
     @property
-    def _factor(self) -> int:
+    def factor(self) -> int:
+        """Returns how many pixels one latent is wide."""
         if self.vae is None:
             return 1
         return self.family.latents.patch * 2 ** (len(self.vae.config.block_out_channels) - 1)
@@ -199,7 +200,7 @@ class Prior:
 
     def denoise(self, z_t: Tensor, t: Tensor, text: Text) -> Tensor:
         """Runs the denoiser; the answer is in its own words (`prediction`), in float32."""
-        height, width = (side * self._factor for side in z_t.shape[-2:])
+        height, width = (side * self.factor for side in z_t.shape[-2:])
         time = self.schedule.told(t)
         with self._cast():
             return self.family.answer(self.denoiser, z_t, time, text, height, width).float()
