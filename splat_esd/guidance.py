@@ -290,20 +290,26 @@ class ESD(SDS):
 
     @property
     def evaluations(self) -> dict[str, int]:
-        one = self.exact or self.lam in (0.0, 1.0)
-        return super().evaluations | {"unet_phi": 1 if one else 2}
+        return super().evaluations | {"unet_phi": 2 if self._both else 1}
+
+    @property
+    def _both(self) -> bool:
+        """Whether each view is given both of phi's answers."""
+        mixed = not self.exact and self.lam not in (0.0, 1.0)
+        return mixed and self.config.branches == "both"
 
     def particles(
         self, noisy: Noisy, cameras: Cameras, generator: torch.Generator, rows: Rows
     ) -> Particles:
         """Returns  lambda phi(z_t, t) + (1 - lambda) phi(z_t, t, c)  and the entropic term
-        lambda (phi(z_t, t, c) - phi(z_t, t));  a branch of weight 0 is not run, and the term then
-        not known.
+        lambda (phi(z_t, t, c) - phi(z_t, t));  or, with branches=one, each view's answer from one
+        branch, the one without the camera with probability lambda, which is the same in the mean
+        over these coins. A branch that is not run leaves the term unknown.
 
         Algorithm 1 has one (z_t, t, eps) for both updates, so the pass that answers here also
         teaches phi: of each sample one branch carries a graph, the one without the camera with
-        probability `camera_drop`, each on its own coin. One coin for the batch would starve the
-        null branch, the one that carries the entropy.
+        probability `camera_drop` or lambda, each on its own coin. One coin for the batch would
+        starve the null branch, the one that carries the entropy.
 
         With the exact entropic term phi is always told the camera, and eps_q is
         phi(z_t, t, c) + lambda (eps_null - eps_camera).
@@ -314,7 +320,7 @@ class ESD(SDS):
             schedule = self.prior.schedule
             term = lam * null_minus_camera(noisy.z, noisy.z_t, noisy.t, noisy.others, schedule)
             return Particles(eps + term, -term, losses)
-        if lam in (0.0, 1.0):
+        if not self._both:
             return Particles(eps, None, losses)
         kept, camera = ~losses.dropped, camera_vector(cameras)
         other = self.phi.eps(noisy.z_t, noisy.t, camera.masked_fill(kept[:, None], 0.0))
@@ -341,13 +347,16 @@ class ESD(SDS):
         return eps, DenoisingLosses(losses, dropped)
 
     def _coins(self, count: int, generator: torch.Generator) -> Bool[Tensor, " B"]:
-        """Draws whose camera phi is not told; at lambda = 0 and 1 one branch alone is asked."""
+        """Draws whose camera phi is not told: with probability lambda, or `camera_drop` where both
+        branches answer; at lambda = 0 and 1 one branch alone is asked.
+        """
         if self.exact or self.lam in (0.0, 1.0):
             nameless = not self.exact and self.lam == 1.0
             return torch.full((count,), nameless, device=generator.device)
         group = self.prior.together  # one that is told would tell its neighbours
         coin = torch.rand(count // group, generator=generator, device=generator.device)
-        return (coin < self.config.lora.camera_drop).repeat_interleave(group)
+        share = self.config.lora.camera_drop if self._both else self.lam
+        return (coin < share).repeat_interleave(group)
 
 
 def perpendicular(

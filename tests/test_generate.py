@@ -74,11 +74,8 @@ def test_a_run_leaves_every_file_it_promises_and_nothing_elsewhere(tmp_path, tin
     )
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 11))
-    assert (lines[0]["unet_prior"], lines[0]["unet_phi"], lines[0]["unet_phi_training"]) == (
-        2,
-        2,
-        1,
-    )
+    evaluations = [lines[0][f"unet_{part}"] for part in ("prior", "phi", "phi_training")]
+    assert evaluations == [2, 1, 1]
 
 
 @pytest.mark.parametrize(

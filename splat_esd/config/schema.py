@@ -168,7 +168,7 @@ class LoraConfig(FrozenSection):
     rank: Rank = key(16, "Rank of each low-rank update; null: the prior's.")
     learning_rate: Positive = key(1e-3, "Learning rate of its Adam; null: the prior's.")
     camera_drop: Unit = key(
-        0.3, "Share of samples that teach phi without a camera, if 0 < lambda < 1."
+        0.3, "Share of samples that teach phi without a camera, with branches=both."
     )
     steps: Count = key(1, "Updates of phi at each step; the first uses what guidance drew.")
 
@@ -191,6 +191,11 @@ class GuidanceConfig(FrozenSection):
         "of each view; further views of the same object, before one background, tell the rest).",
     )
     entropy_views: Count = key(12, "Further views at each step of entropy=exact.")
+    branches: Literal["one", "both"] = key(
+        "one",
+        "Which of phi's answers a view is given if 0 < lambda < 1: one, by chance, lambda for that "
+        "without the camera (the same on average, a pass less) | both, weighted by lambda.",
+    )
     cfg_scale: Weight = key(1.5, "Classifier-free guidance; null: the prior's.")
     t_min: Unit = key(0.02, "Lowest diffusion time, as a fraction of the schedule.")
     t_max: Unit = key(0.98, "Highest diffusion time at the start ...")

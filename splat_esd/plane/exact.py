@@ -140,6 +140,7 @@ def _config(
     return GuidanceConfig(
         name="sds" if lam is None else "esd",
         lam=lam,
+        branches="both",
         t_min=t_min,
         t_max=t_max,
         t_max_end=t_max_end,
