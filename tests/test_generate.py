@@ -116,7 +116,7 @@ def test_the_first_gradient_of_theta_points_down_the_score(tmp_path, tiny_sd):
     """A descent: a small step along -grad lowers <grad_z, z>; the paper's printed sign would
     raise it.
     """
-    run = fresh_run(tmp_path, tiny_sd, "density=none")
+    run = fresh_run(tmp_path, tiny_sd, "density=none", "prior.dtype=fp32")
     g = train.step_generator(0, 0, run.device)
     cameras = run.cameras.sample(g)
     background = run.background.sample(len(cameras), g)
