@@ -255,7 +255,7 @@ def test_each_quality_says_how_long_it_took_here(server, desk):
         made(desk.out, "a corgi", f"20260101-0001{i:02d}-s0", "finished", **took)
     ask = "[...document.querySelectorAll('#quality option')].map((o) => [o.value, o.textContent])"
     asked = seen(server, LATER, ask)["returned"][-1]
-    assert ["normal", "normal: 4 min here"] in asked, "the middle one of three"
+    assert ["normal", "normal, 4 min"] in asked, "the middle one of three"
     assert ["draft", "draft"] in asked, "nothing is known of it yet"
 
 

@@ -73,7 +73,7 @@ function times() {
     const alike = latest.runs.filter(({ seconds, quality, prior }) => seconds && quality === option.value && prior === $("prior").value);
     const middle = alike.map(({ seconds }) => seconds).sort((a, b) => a - b)[Math.floor(alike.length / 2)];
     const took = middle < 90 ? `${Math.round(middle)} s` : `${Math.round(middle / 60)} min`;
-    option.textContent = middle ? `${option.value}: ${took} here` : option.value;
+    option.textContent = middle ? `${option.value}, ${took}` : option.value;
   }
 }
 
